@@ -1,0 +1,1 @@
+"""Which hub a verified device gets. Pure."""

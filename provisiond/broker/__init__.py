@@ -1,0 +1,1 @@
+"""The MQTT edge: listeners, the embedded broker, access rules."""

@@ -1,0 +1,1 @@
+"""The device's side: a client library, a simulator, a TPM."""

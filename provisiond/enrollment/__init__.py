@@ -1,0 +1,1 @@
+"""Which enrollment claims a request, and what happens when a device asks again. Pure."""

@@ -1,0 +1,1 @@
+"""Hub connectors behind the Hub port."""

@@ -1,0 +1,568 @@
+"""The nouns: frozen values that the rooms hand to each other.
+
+Times are aware UTC `datetime`s. Keys, certificates and TPM structures are `bytes` (DER, TPM2B); text forms are made
+at the edges. What has not been verified says so in its name.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Final, NewType
+
+from provisiond.errors import MalformedRequest
+
+JSONValue = Any
+"""A parsed JSON value."""
+
+HubName = NewType("HubName", str)
+
+REGISTRATION_ID_MAX_LENGTH: Final = 128
+_REGISTRATION_ID: Final = re.compile(r"[A-Za-z0-9\-._:]{0,127}[A-Za-z0-9\-]", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class RegistrationId:
+    """A registration id as the device spelt it; two that differ only in case are the same (Azure DPS concepts).
+
+    Build it with `parse`; `text` is safe in a topic level, a log line and a file name.
+    """
+
+    text: str
+
+    @classmethod
+    def parse(cls, text: str) -> "RegistrationId":
+        """Check the syntax: 1 to 128 of `A-Z a-z 0-9 - . _ :`, the last a letter, a digit or `-`.
+
+        Raises:
+            MalformedRequest: anything else.
+        """
+        if _REGISTRATION_ID.fullmatch(text) is None:
+            raise MalformedRequest(
+                f"registration id {text[:140]!r} is not 1 to 128 of A-Z a-z 0-9 - . _ : ending in a letter, digit or -",
+                public="Registration id is malformed",
+            )
+        return cls(text)
+
+    @property
+    def key(self) -> str:
+        """The spelling records are stored and compared under."""
+        return self.text.lower()
+
+    def __str__(self) -> str:
+        return self.text
+
+
+# --- trace -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One line of a decision's trace.
+
+    Args:
+        name: what was looked at, a stable slug such as `certificate-validity`.
+        passed: whether it went the device's way.
+        finding: what was found, for the operator.
+        clause: where the rule comes from, such as `RFC 5280 6.1.3`; may be empty.
+    """
+
+    name: str
+    passed: bool
+    finding: str
+    clause: str = ""
+
+
+class Trace:
+    """Collects the checks of one decision. Write-only for the checkers: nothing may be decided from it."""
+
+    __slots__ = ("_checks",)
+
+    def __init__(self) -> None:
+        self._checks: list[Check] = []
+
+    def passed(self, name: str, finding: str, clause: str = "") -> None:
+        """Record a check that went the device's way."""
+        self._checks.append(Check(name, True, finding, clause))
+
+    def failed(self, name: str, finding: str, clause: str = "") -> None:
+        """Record a check that did not."""
+        self._checks.append(Check(name, False, finding, clause))
+
+    def snapshot(self) -> tuple[Check, ...]:
+        """The checks so far, in order."""
+        return tuple(self._checks)
+
+
+# --- enrollments -----------------------------------------------------------------------------------------------------
+
+
+class AttestationType(StrEnum):
+    """How a device proves who it is."""
+
+    X509 = "x509"
+    SYMMETRIC_KEY = "symmetricKey"
+    TPM = "tpm"
+
+
+class EnrollmentKind(StrEnum):
+    """One device, or every device that a shared trust material vouches for."""
+
+    INDIVIDUAL = "individual"
+    GROUP = "group"
+
+
+class ProvisioningStatus(StrEnum):
+    """Whether devices of an enrollment may be assigned."""
+
+    ENABLED = "enabled"
+    DISABLED = "disabled"
+
+
+class AllocationPolicy(StrEnum):
+    """How a hub is chosen among the eligible ones."""
+
+    HASHED = "hashed"
+    GEO_LATENCY = "geoLatency"
+    STATIC = "static"
+    CUSTOM = "custom"
+    LEAST_LOADED = "leastLoaded"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReprovisionPolicy:
+    """What happens when an assigned device registers again (Azure `reprovisionPolicy`)."""
+
+    update_hub_assignment: bool = True
+    migrate_device_data: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class X509Material:
+    """Trust material of an X.509 enrollment.
+
+    `client`: the device's own certificate (individual enrollment, pinned). `signing`: a CA certificate, root or
+    intermediate (group).
+    """
+
+    primary_der: bytes
+    secondary_der: bytes | None = None
+
+    @property
+    def certificates(self) -> tuple[bytes, ...]:
+        """The one or two certificates, DER."""
+        return (self.primary_der,) if self.secondary_der is None else (self.primary_der, self.secondary_der)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SymmetricKeyMaterial:
+    """Trust material of a symmetric-key enrollment: two keys of 16 to 64 bytes; for a group, the keys devices' keys
+    are derived from.
+    """
+
+    primary_key: bytes = field(repr=False)
+    secondary_key: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TpmMaterial:
+    """Trust material of a TPM enrollment.
+
+    Individual: the exact endorsement key (TPM2B_PUBLIC), and the storage root key once it has been seen.
+    Group: neither; trust comes from the EK certificate and the configured manufacturer CAs. `allowed_ids` then
+    lists the registration ids (keys) that may be claimed; empty means that the id must be the one derived from the EK.
+    `pcr_policy` is the JSON of the enrollment's PCR policy, or None.
+    """
+
+    endorsement_key: bytes | None = None
+    storage_root_key: bytes | None = None
+    allowed_ids: tuple[str, ...] = ()
+    pcr_policy: Mapping[str, Any] | None = None
+
+
+AttestationMaterial = X509Material | SymmetricKeyMaterial | TpmMaterial
+
+
+def attestation_type_of(material: AttestationMaterial) -> AttestationType:
+    """The mechanism that this material belongs to."""
+    match material:
+        case X509Material():
+            return AttestationType.X509
+        case SymmetricKeyMaterial():
+            return AttestationType.SYMMETRIC_KEY
+        case TpmMaterial():
+            return AttestationType.TPM
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InitialTwin:
+    """Tags and desired properties a device's twin starts with at its hub."""
+
+    tags: Mapping[str, Any] = field(default_factory=dict)
+    desired: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Enrollment:
+    """An individual enrollment or an enrollment group (Azure DPS service API nouns).
+
+    Args:
+        kind: individual or group.
+        id: registration id or group id, as the operator spelt it. `key` is what it is compared under.
+        device_id: device id at the hub, when it differs from the registration id (individual only).
+        allocation_policy: None falls back to the configured default.
+        iot_hubs: names or hosts of the hubs to choose among; empty means all.
+        custom_allocation: `{"webhookUrl": …, "apiVersion": …}` for the custom policy.
+        etag: opaque, changes at every update; includes its quotes.
+        origin: `operator` or `config` (declared in the configuration file).
+    """
+
+    kind: EnrollmentKind
+    id: str
+    attestation: AttestationMaterial
+    provisioning_status: ProvisioningStatus = ProvisioningStatus.ENABLED
+    device_id: str | None = None
+    allocation_policy: AllocationPolicy | None = None
+    iot_hubs: tuple[str, ...] = ()
+    custom_allocation: Mapping[str, Any] | None = None
+    reprovision_policy: ReprovisionPolicy | None = None
+    initial_twin: InitialTwin | None = None
+    iot_edge: bool = False
+    device_information: Mapping[str, Any] | None = None
+    origin: str = "operator"
+    etag: str = ""
+    created_at: datetime
+    updated_at: datetime
+
+    @property
+    def key(self) -> str:
+        """The spelling the record is stored and compared under."""
+        return self.id.lower()
+
+    @property
+    def enabled(self) -> bool:
+        """Whether its devices may be assigned."""
+        return self.provisioning_status is ProvisioningStatus.ENABLED
+
+    @property
+    def attestation_type(self) -> AttestationType:
+        """The mechanism its devices prove themselves with."""
+        return attestation_type_of(self.attestation)
+
+
+# --- registrations ---------------------------------------------------------------------------------------------------
+
+
+class RegistrationStatus(StrEnum):
+    """Azure DPS `RegistrationStatus`."""
+
+    UNASSIGNED = "unassigned"
+    ASSIGNING = "assigning"
+    ASSIGNED = "assigned"
+    FAILED = "failed"
+    DISABLED = "disabled"
+
+
+class Substatus(StrEnum):
+    """Azure DPS `RegistrationSubstatus`: how an assigned device came to its hub."""
+
+    INITIAL_ASSIGNMENT = "initialAssignment"
+    DEVICE_DATA_MIGRATED = "deviceDataMigrated"
+    DEVICE_DATA_RESET = "deviceDataReset"
+    REPROVISIONED_TO_INITIAL_ASSIGNMENT = "reprovisionedToInitialAssignment"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Registration:
+    """The record of one registration id: at most one per id, on at most one hub.
+
+    Args:
+        registration_id: as the device spelt it when it was first seen.
+        operation_id: the newest operation; unguessable; polls name it.
+        version: 1 at creation, +1 at every commit; the optimistic lock.
+        hub: name of the hub in the configuration; `assigned_host` is what the device hears.
+        enrollment_kind, enrollment_id: what let the device in, last time.
+        endorsement_key_hash: SHA-256 of the TPM2B_PUBLIC EK, for TPM registrations.
+        payload: what a custom allocation returned for the device, any JSON or None.
+    """
+
+    registration_id: str
+    status: RegistrationStatus
+    substatus: Substatus | None = None
+    operation_id: str
+    version: int
+    hub: str | None = None
+    assigned_host: str | None = None
+    device_id: str
+    enrollment_kind: EnrollmentKind
+    enrollment_id: str
+    attestation_type: AttestationType
+    endorsement_key_hash: bytes | None = None
+    payload: JSONValue = None
+    error_code: int | None = None
+    error_message: str | None = None
+    etag: str
+    created_at: datetime
+    updated_at: datetime
+
+    @property
+    def key(self) -> str:
+        """The spelling the record is stored and compared under."""
+        return self.registration_id.lower()
+
+
+# --- one message -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectAttempt:
+    """A CONNECT as it arrived, with what the transport knows. Nothing here is trusted.
+
+    Args:
+        connection_id: unique in this process, never reused.
+        unverified_chain: DER certificates the TLS peer presented, leaf first. That the peer holds the leaf's key was
+            proved in this connection's own handshake; nothing else about the chain was looked at.
+    """
+
+    connection_id: str
+    listener: str
+    remote_address: str
+    tls: bool
+    unverified_chain: tuple[bytes, ...] = ()
+    client_id: str
+    username: str | None = None
+    password: bytes | None = field(default=None, repr=False)
+
+
+class Role(StrEnum):
+    """What a connection is for; told by its user name."""
+
+    DPS = "dps"
+    NATIVE = "native"
+    IOTHUB = "iothub"
+    OPERATOR = "operator"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Connection:
+    """An admitted connection. Immutable: what was presented in its handshake and CONNECT is its own for ever.
+
+    Args:
+        claimed_id: the id its CONNECT claims; proved only by `attestation`.
+        sas_token: password of the CONNECT, when there was one.
+        api_version, client_version: from the user name; empty when absent.
+    """
+
+    connection_id: str
+    role: Role
+    claimed_id: RegistrationId
+    listener: str
+    remote_address: str
+    unverified_chain: tuple[bytes, ...] = ()
+    sas_token: str | None = field(default=None, repr=False)
+    api_version: str = ""
+    client_version: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """An MQTT application message. `qos` is 0 or 1; never retained."""
+
+    topic: str
+    payload: bytes
+    qos: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TpmEvidence:
+    """What a TPM device presents in a register body: TPM2B_PUBLIC EK and SRK, and optionally EK certificates (DER,
+    leaf first) and, after a challenge, a SAS token signed with the challenge's key.
+    """
+
+    endorsement_key: bytes
+    storage_root_key: bytes
+    unverified_ek_chain: tuple[bytes, ...] = ()
+    authorization: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """Everything a request brings to prove its claim; the enrollment decides which part counts.
+
+    Args:
+        unverified_chain: X.509 chain, DER, leaf first; possession of the leaf's key is proved, nothing else.
+        sas_token: `SharedAccessSignature sr=…&sig=…&se=…`.
+        tpm: endorsement key and what goes with it.
+    """
+
+    unverified_chain: tuple[bytes, ...] = ()
+    sas_token: str | None = field(default=None, repr=False)
+    tpm: TpmEvidence | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RegisterRequest:
+    """A device asks to be assigned. `payload` is its custom payload, any JSON or None."""
+
+    claimed_id: RegistrationId
+    evidence: Evidence
+    payload: JSONValue = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PollRequest:
+    """A device asks how its operation is doing."""
+
+    claimed_id: RegistrationId
+    evidence: Evidence
+    operation_id: str
+
+
+Request = RegisterRequest | PollRequest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verified:
+    """Proof that the claimed identity is true for one enrollment. Only `attestation/` makes these.
+
+    Args:
+        registration_id: proved.
+        enrollment: whose trust material proved it.
+        credential: what proved it, in a few words for the trace (`primary certificate`, `secondary key`).
+        certificate_der: the device's own certificate, for X.509.
+        endorsement_key_hash: SHA-256 of the EK, for TPM.
+        device_key: the key the device signs with at its hub, for symmetric keys.
+    """
+
+    registration_id: RegistrationId
+    enrollment: Enrollment
+    attestation_type: AttestationType
+    credential: str
+    certificate_der: bytes | None = None
+    endorsement_key_hash: bytes | None = None
+    device_key: bytes | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hub:
+    """A hub as the decision sees it.
+
+    Args:
+        name: unique name in the configuration.
+        host: what devices connect to.
+        weight: share of new devices under `hashed`, 1 to 1000.
+        type: connector, such as `embedded`; `immediate` hubs need no call before a device may be told about them.
+        eligible: takes new devices (not down, not draining).
+        assigned_count: devices assigned now (for `leastLoaded`).
+        latency_ms: smoothed round trip (for `geoLatency`), None when not measured.
+    """
+
+    name: str
+    host: str
+    type: str = "embedded"
+    weight: int = 1
+    eligible: bool = True
+    immediate: bool = True
+    assigned_count: int = 0
+    latency_ms: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """Everything stored that a decision may look at, read in one transaction.
+
+    Args:
+        individual: the individual enrollment of the claimed id, if any.
+        groups: the groups that could claim the request: CA groups whose certificate is or has signed one of the
+            presented ones (by name), symmetric-key groups when a SAS token was presented, TPM groups when a TPM was.
+        registration: the current record of the claimed id.
+        hubs: every linked hub.
+    """
+
+    individual: Enrollment | None = None
+    groups: tuple[Enrollment, ...] = ()
+    registration: Registration | None = None
+    hubs: tuple[Hub, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ErrorBody:
+    """Azure DPS error body. `message` is coarse; the operator finds the reason under `tracking_id`."""
+
+    code: int
+    message: str
+    tracking_id: str
+    timestamp: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """What the device hears, before a protocol encodes it. Exactly one of `error` and `status_text` is set.
+
+    Args:
+        status: HTTP-like: 200, 202, 400, 401, 404, 409, 429, 500.
+        registration: state to show, None to leave it out.
+        retry_after_s: whole seconds, None to leave it out.
+    """
+
+    status: int
+    operation_id: str = ""
+    status_text: RegistrationStatus | None = None
+    registration: Registration | None = None
+    error: ErrorBody | None = None
+    retry_after_s: int | None = None
+
+
+class Outcome(StrEnum):
+    """How a decision ended, for audit, metrics and the log."""
+
+    ASSIGNED = "assigned"
+    ASSIGNING = "assigning"
+    REFUSED = "refused"
+    DISABLED = "disabled"
+    FAILED = "failed"
+    CHALLENGED = "challenged"
+    PENDING = "pending"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditRecord:
+    """One decision, for ever: who asked, what was decided, why.
+
+    Args:
+        tracking_id: UUID text; the device of a refusal hears it.
+        event: `register`, `poll`, `enrollment.create`, ….
+        code: error code of a refusal, else None.
+        actor: remote address of a device, user name of an operator.
+    """
+
+    tracking_id: str
+    at: datetime
+    event: str
+    registration_id: str
+    outcome: str
+    code: int | None = None
+    reason: str = ""
+    enrollment_kind: EnrollmentKind | None = None
+    enrollment_id: str | None = None
+    hub: str | None = None
+    actor: str = ""
+    trace: tuple[Check, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """What follows from a request and the facts: what to write, what to say, and why.
+
+    Args:
+        registration: record to write, with its `version` already the new one; None when nothing changes.
+        expected_version: version that was read, 0 when there was no record.
+        audit: row to append, None for requests that decide nothing (a poll that only looks).
+    """
+
+    reply: Reply
+    outcome: Outcome
+    registration: Registration | None = None
+    expected_version: int = 0
+    audit: AuditRecord | None = None

@@ -1,0 +1,218 @@
+"""Every side effect, as a Protocol: what the use cases ask of the world.
+
+Adapters (`store/`, `broker/`, `hubs/`) implement these; tests bring small fakes.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from provisiond.model import (
+    AuditRecord,
+    ConnectAttempt,
+    Connection,
+    Enrollment,
+    EnrollmentKind,
+    Hub,
+    Message,
+    Registration,
+    RegistrationStatus,
+)
+
+
+class Clock(Protocol):
+    """The time."""
+
+    def now(self) -> datetime:
+        """Wall time, aware UTC."""
+        ...
+
+    def monotonic(self) -> float:
+        """Seconds that never go back."""
+        ...
+
+
+class Entropy(Protocol):
+    """Unguessable bytes."""
+
+    def token_bytes(self, size_bytes: int) -> bytes:
+        """Cryptographically random bytes."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredFacts:
+    """What the store knows about a request; the pipeline adds the hubs."""
+
+    individual: Enrollment | None = None
+    groups: tuple[Enrollment, ...] = ()
+    registration: Registration | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FactsQuery:
+    """What a request claims, as the store looks it up.
+
+    Args:
+        registration_key: lower-case registration id.
+        issuer_hashes: SHA-256 of the DER Name of the subject and of the issuer of every presented certificate; a CA
+            group is found when its certificate's subject hash is among them.
+        symmetric_key_groups: also return the symmetric-key groups.
+        tpm_groups: also return the TPM groups.
+    """
+
+    registration_key: str
+    issuer_hashes: frozenset[bytes] = frozenset()
+    symmetric_key_groups: bool = False
+    tpm_groups: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Write:
+    """One decision's writes: they are committed together or not at all.
+
+    Args:
+        registration: record to insert (expected_version 0) or replace.
+        expected_version: the version that was read.
+        audit: row to append.
+    """
+
+    registration: Registration | None = None
+    expected_version: int = 0
+    audit: AuditRecord | None = None
+
+
+class DecisionStore(Protocol):
+    """What the pipeline needs of the store."""
+
+    async def facts(self, query: FactsQuery) -> StoredFacts:
+        """Read everything about a request in one transaction.
+
+        Raises:
+            StoreUnavailable: the database cannot be read.
+        """
+        ...
+
+    async def commit(self, write: Write) -> None:
+        """Make a decision durable: on disk (synchronous=FULL) when this returns.
+
+        Writes in flight together share one transaction; a conflict in one does not touch the others.
+
+        Raises:
+            VersionConflict: the record's version is not `expected_version`; nothing of this write was stored.
+            StoreUnavailable: nothing of this write was stored.
+        """
+        ...
+
+
+class AdminStore(Protocol):
+    """What operators need of the store. `key` arguments are lower-case ids."""
+
+    async def create_enrollment(self, enrollment: Enrollment, audit: AuditRecord) -> None:
+        """Insert; raises AlreadyExists, StoreUnavailable."""
+        ...
+
+    async def get_enrollment(self, kind: EnrollmentKind, key: str) -> Enrollment | None:
+        """One record, or None."""
+        ...
+
+    async def list_enrollments(self, kind: EnrollmentKind, *, after_key: str = "", limit: int) -> Sequence[Enrollment]:
+        """A page in key order, starting after `after_key`."""
+        ...
+
+    async def update_enrollment(self, enrollment: Enrollment, *, if_match: str | None, audit: AuditRecord) -> None:
+        """Replace; `if_match` None or `*` means whatever is there. Raises RecordNotFound, EtagMismatch."""
+        ...
+
+    async def delete_enrollment(
+        self, kind: EnrollmentKind, key: str, *, if_match: str | None, audit: AuditRecord
+    ) -> None:
+        """Remove; raises RecordNotFound, EtagMismatch."""
+        ...
+
+    async def get_registration(self, key: str) -> Registration | None:
+        """One record, or None."""
+        ...
+
+    async def list_registrations(
+        self,
+        *,
+        after_key: str = "",
+        limit: int,
+        enrollment_id: str | None = None,
+        status: RegistrationStatus | None = None,
+        hub: str | None = None,
+    ) -> Sequence[Registration]:
+        """A page in key order, starting after `after_key`; filters are exact (enrollment id without case)."""
+        ...
+
+    async def delete_registration(self, key: str, *, if_match: str | None, audit: AuditRecord) -> None:
+        """Remove; raises RecordNotFound, EtagMismatch."""
+        ...
+
+    async def get_audit(self, tracking_id: str) -> AuditRecord | None:
+        """The row of a tracking id, or None."""
+        ...
+
+    async def list_audit(
+        self, *, after: int = 0, limit: int, registration_key: str | None = None
+    ) -> Sequence[tuple[int, AuditRecord]]:
+        """Rows with their sequence numbers, oldest first, starting after sequence `after`."""
+        ...
+
+    async def count_registrations(self) -> dict[str, int]:
+        """Registrations by status."""
+        ...
+
+    async def count_assigned_by_hub(self) -> dict[str, int]:
+        """Assigned and assigning registrations by hub name."""
+        ...
+
+
+class HubDirectory(Protocol):
+    """The linked hubs, as they are now."""
+
+    def snapshot(self) -> tuple[Hub, ...]:
+        """Every linked hub with its health, weight and load."""
+        ...
+
+
+class Gatekeeper(Protocol):
+    """What the broker's edge asks of the service: the only way in."""
+
+    async def admit(self, attempt: ConnectAttempt) -> Connection:
+        """Judge a CONNECT.
+
+        Raises:
+            ConnectRefused: with the CONNACK return code.
+        """
+        ...
+
+    async def handle(self, connection: Connection, message: Message) -> Message | None:
+        """Answer a PUBLISH of an admitted connection that its access rules allow; never raises on bad input.
+
+        The reply is for this connection alone. None: nothing to say (the connection is told nothing).
+        The broker acknowledges the PUBLISH after this returns and before it sends the reply.
+        """
+        ...
+
+    def has_outstanding_operation(self, connection: Connection) -> bool:
+        """Whether an operation of this connection has been accepted but not yet reported final."""
+        ...
+
+    async def closed(self, connection: Connection) -> None:
+        """The connection is gone."""
+        ...
+
+
+class Transport(Protocol):
+    """Sending to devices that did not just ask."""
+
+    async def send(self, connection_id: str, message: Message) -> bool:
+        """Send to one connection; False when it is gone."""
+        ...
+
+    def disconnect(self, connection_id: str, reason: str) -> None:
+        """Cut a connection; does nothing when it is gone."""
+        ...

@@ -1,0 +1,1 @@
+"""The registration machine and the decision. Pure."""
