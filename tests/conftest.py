@@ -1,0 +1,34 @@
+"""What holds for every test."""
+
+import os
+
+import pytest
+
+
+class NoSkips:
+    """In CI a skipped test is a failure: what did not run proved nothing."""
+
+    def __init__(self) -> None:
+        self.skipped: list[str] = []
+
+    def note(self, report: pytest.TestReport | pytest.CollectReport) -> None:
+        if report.skipped and not hasattr(report, "wasxfail"):
+            self.skipped.append(report.nodeid)
+
+    pytest_runtest_logreport = note
+    pytest_collectreport = note
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        if self.skipped and session.exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        if self.skipped:
+            terminalreporter.section("skipped, which CI does not allow", red=True)
+            terminalreporter.write("".join(f"{name}\n" for name in self.skipped))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if os.environ.get("CI") == "true":
+        config.pluginmanager.register(NoSkips(), "no-skips")
