@@ -116,8 +116,10 @@ class Throttled(DeviceFault):
 class ServerFault(ProvisiondError):
     """Our side is at fault; the device may ask again."""
 
-    code: ClassVar[int] = 500000
+    code: int = 500000
     public_message: str = "Internal error"
+    retry_after_s: int = 5
+    """What the device is told to wait: long enough for a restart, short enough not to be noticed."""
 
 
 class StoreError(ServerFault):
@@ -137,10 +139,14 @@ class StoreUnavailable(StoreError):
 
 
 class AllocationError(ServerFault):
-    """No hub can take the device."""
+    """No hub can take the device: 400208, or 400207 when it was the custom allocation that failed."""
 
-    code: ClassVar[int] = 400208
+    code = 400208
     public_message = "No eligible hub"
+
+    def __init__(self, reason: str, *, code: int = 400208) -> None:
+        super().__init__(reason)
+        self.code = code
 
 
 class ConnectRefused(ProvisiondError):

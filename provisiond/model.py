@@ -502,7 +502,8 @@ class Reply:
 
     Args:
         status: HTTP-like: 200, 202, 400, 401, 404, 409, 429, 500.
-        registration: state to show, None to leave it out.
+        registration: record to show whole, as `registrationState`; None to leave it out.
+        registration_id: shows a `registrationState` of only the id and the status, when there is no record to show.
         retry_after_s: whole seconds, None to leave it out.
     """
 
@@ -510,6 +511,7 @@ class Reply:
     operation_id: str = ""
     status_text: RegistrationStatus | None = None
     registration: Registration | None = None
+    registration_id: str = ""
     error: ErrorBody | None = None
     retry_after_s: int | None = None
 

@@ -1,1 +1,199 @@
-"""Being written."""
+"""One message, one direction: parse, read facts, decide, commit, reply. And one CONNECT: admit."""
+
+import uuid
+from base64 import b64encode
+from dataclasses import dataclass
+from typing import Final
+
+from provisiond.attestation import x509
+from provisiond.errors import ConnectRefused, DeviceFault, PreconditionFailed, ServerFault, VersionConflict
+from provisiond.model import (
+    ConnectAttempt,
+    Connection,
+    Decision,
+    Facts,
+    Message,
+    PollRequest,
+    Request,
+    Trace,
+)
+from provisiond.ports import Clock, DecisionStore, Entropy, FactsQuery, HubDirectory, Observer, Write
+from provisiond.protocols import dps
+from provisiond.registration.decide import Context, RegistrationPolicy, decide_poll, decide_register, refuse
+
+_COMMIT_ATTEMPTS: Final = 8
+"""How often a decision is made again because somebody else committed first; one winner a round, so 8 is plenty."""
+
+_OPERATION_TTL_S: Final = 600.0
+"""How long a 202 that nobody polls keeps its connection from being closed as idle."""
+
+
+class ReplyMode:
+    """`[registration] reply`: whether `assigned` may be a device's first answer."""
+
+    AUTO: Final = "auto"
+    POLL: Final = "poll"
+    IMMEDIATE: Final = "immediate"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServicePolicy:
+    """What the pipeline takes from the configuration; replaced whole at a reload."""
+
+    registration: RegistrationPolicy
+    reply: str = ReplyMode.AUTO
+
+    @property
+    def id_scope(self) -> str:
+        """The id scope of this service."""
+        return self.registration.attestation.id_scope
+
+
+class Pipeline:
+    """The use case behind the broker's edge (`ports.Gatekeeper`)."""
+
+    def __init__(
+        self,
+        *,
+        store: DecisionStore,
+        hubs: HubDirectory,
+        clock: Clock,
+        entropy: Entropy,
+        observer: Observer,
+        policy: ServicePolicy,
+    ) -> None:
+        self.policy = policy
+        self._store = store
+        self._hubs = hubs
+        self._clock = clock
+        self._entropy = entropy
+        self._observer = observer
+        # One entry a connection at the most: `closed` and a final answer remove it.
+        self._outstanding_until: dict[str, float] = {}
+
+    async def admit(self, attempt: ConnectAttempt) -> Connection:
+        """Judge a CONNECT by its consistency; see `protocols.dps.admit`.
+
+        Raises:
+            ConnectRefused: with the CONNACK return code.
+        """
+        try:
+            return self._admit(attempt)
+        except ConnectRefused as error:
+            self._observer.connect_refused(attempt, error)
+            raise
+
+    async def handle(self, connection: Connection, message: Message) -> Message:
+        """Answer a PUBLISH: whatever it holds, exactly one reply, and nothing said that is not on disk."""
+        started = self._clock.monotonic()
+        context = self._context(connection)
+        event = "invalid"
+        try:
+            request = dps.parse(connection, message)
+            event = "poll" if isinstance(request, PollRequest) else "register"
+            decision = await self._decide(request, context)
+        except DeviceFault as fault:
+            decision = await self._refuse(fault, connection, event, context)
+        except ServerFault as fault:
+            decision = self._fail(fault, connection, event, context)
+        except Exception as error:  # noqa: BLE001 - a bug of ours must cost one device one answer, never the daemon
+            decision = self._fail(error, connection, event, context)
+        self._track(connection, decision)
+        self._observer.decided(connection, decision, event=event, elapsed_s=self._clock.monotonic() - started)
+        return dps.encode(decision.reply, rid=dps.request_id(message.topic))
+
+    def has_outstanding_operation(self, connection: Connection) -> bool:
+        """Whether the device was told to poll and has not heard the end yet."""
+        return self._clock.monotonic() < self._outstanding_until.get(connection.connection_id, 0.0)
+
+    async def closed(self, connection: Connection) -> None:
+        """Forget a connection."""
+        self._outstanding_until.pop(connection.connection_id, None)
+
+    def _admit(self, attempt: ConnectAttempt) -> Connection:
+        if dps.is_provisioning_user_name(attempt.username):
+            return dps.admit(attempt, id_scope=self.policy.id_scope)
+        raise ConnectRefused(f"user name {(attempt.username or '')[:200]!r} asks for no role of this service")
+
+    async def _decide(self, request: Request, context: Context) -> Decision:
+        for _ in range(_COMMIT_ATTEMPTS):
+            decision = self._judge(request, await self._facts(request), context)
+            try:
+                await self._commit(decision)
+            except VersionConflict:
+                continue
+            return decision
+        raise PreconditionFailed(f"{request.claimed_id} was registered {_COMMIT_ATTEMPTS} times at once")
+
+    def _judge(self, request: Request, facts: Facts, context: Context) -> Decision:
+        policy = self.policy.registration
+        if isinstance(request, PollRequest):
+            return decide_poll(request, facts, policy=policy, context=context)
+        return decide_register(request, facts, policy=policy, context=context)
+
+    async def _facts(self, request: Request) -> Facts:
+        evidence = request.evidence
+        stored = await self._store.facts(
+            FactsQuery(
+                registration_key=request.claimed_id.key,
+                issuer_hashes=x509.issuer_hashes(evidence.unverified_chain),
+                symmetric_key_groups=evidence.sas_token is not None,
+                tpm_groups=evidence.tpm is not None,
+            )
+        )
+        return Facts(
+            individual=stored.individual,
+            groups=stored.groups,
+            registration=stored.registration,
+            hubs=self._hubs.snapshot(),
+        )
+
+    async def _commit(self, decision: Decision) -> None:
+        if decision.registration is None and decision.audit is None:
+            return
+        await self._store.commit(
+            Write(
+                registration=decision.registration,
+                expected_version=decision.expected_version,
+                audit=decision.audit,
+            )
+        )
+
+    async def _refuse(self, fault: DeviceFault, connection: Connection, event: str, context: Context) -> Decision:
+        decision = refuse(fault, claimed_id=connection.claimed_id, event=event, context=context, trace=Trace())
+        try:
+            await self._commit(decision)
+        except ServerFault as error:
+            return self._fail(error, connection, event, context)
+        return decision
+
+    def _fail(self, error: Exception, connection: Connection, event: str, context: Context) -> Decision:
+        self._observer.failed(connection, error, tracking_id=context.tracking_id)
+        fault = error if isinstance(error, ServerFault) else ServerFault(repr(error))
+        return refuse(fault, claimed_id=connection.claimed_id, event=event, context=context, trace=Trace())
+
+    def _track(self, connection: Connection, decision: Decision) -> None:
+        if decision.reply.status == 202:
+            self._outstanding_until[connection.connection_id] = self._clock.monotonic() + _OPERATION_TTL_S
+        else:
+            self._outstanding_until.pop(connection.connection_id, None)
+
+    def _context(self, connection: Connection) -> Context:
+        operation = self._entropy.token_bytes(24)
+        return Context(
+            now=self._clock.now(),
+            immediate=self._is_immediate(connection),
+            tracking_id=str(uuid.UUID(bytes=self._entropy.token_bytes(16), version=4)),
+            operation_id=f"5.{operation[:8].hex()}.{uuid.UUID(bytes=operation[8:], version=4)}",
+            etag=b64encode(f'"{uuid.UUID(bytes=self._entropy.token_bytes(16), version=4)}"'.encode()).decode(),
+            actor=connection.remote_address,
+        )
+
+    def _is_immediate(self, connection: Connection) -> bool:
+        match self.policy.reply:
+            case ReplyMode.IMMEDIATE:
+                return True
+            case ReplyMode.POLL:
+                return False
+            case _:
+                return dps.takes_immediate_assignment(connection.client_version)

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
+from provisiond.errors import ConnectRefused
 from provisiond.model import (
     AuditRecord,
     ConnectAttempt,
     Connection,
+    Decision,
     Enrollment,
     EnrollmentKind,
     Hub,
@@ -203,6 +205,22 @@ class Gatekeeper(Protocol):
 
     async def closed(self, connection: Connection) -> None:
         """The connection is gone."""
+        ...
+
+
+class Observer(Protocol):
+    """Who watches the decisions: the log and the metrics. Must not block and must not raise."""
+
+    def connect_refused(self, attempt: ConnectAttempt, error: ConnectRefused) -> None:
+        """A CONNECT was refused."""
+        ...
+
+    def decided(self, connection: Connection, decision: Decision, *, event: str, elapsed_s: float) -> None:
+        """A request was decided, and committed if it had to be. `event`: `register`, `poll`, `invalid`."""
+        ...
+
+    def failed(self, connection: Connection, error: Exception, *, tracking_id: str) -> None:
+        """Our side failed a request; the device heard 500 and the tracking id."""
         ...
 
 

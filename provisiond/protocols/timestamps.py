@@ -1,0 +1,12 @@
+"""Timestamps as the Azure service writes them."""
+
+from datetime import UTC, datetime
+
+
+def format_timestamp(moment: datetime) -> str:
+    """UTC with seven fractional digits and a `Z`: `2023-01-10T21:52:50.5898400Z`.
+
+    Args:
+        moment: an aware datetime; microseconds are kept, the seventh digit is 0.
+    """
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%f") + "0Z"

@@ -1,0 +1,300 @@
+"""The decision: select, attest, authorise, allocate, step. Pure: the same request and facts give the same answer."""
+
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from hmac import compare_digest
+
+from provisiond.assignment.policies import Allocation, allocate
+from provisiond.enrollment.reprovision import stays, substatus_after
+from provisiond.errors import AllocationError, DeviceFault, NotFound, ServerFault
+from provisiond.model import (
+    AllocationPolicy,
+    AuditRecord,
+    Decision,
+    ErrorBody,
+    Facts,
+    Hub,
+    Outcome,
+    PollRequest,
+    RegisterRequest,
+    Registration,
+    RegistrationId,
+    RegistrationStatus,
+    Reply,
+    ReprovisionPolicy,
+    Trace,
+    Verified,
+)
+from provisiond.registration.attest import AttestationPolicy, attest
+from provisiond.registration.machine import Event, step
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RegistrationPolicy:
+    """The operator's settings that a decision depends on.
+
+    Args:
+        retry_after_s: what an unfinished operation tells the device to wait, whole seconds.
+        default_allocation, default_reprovision: for enrollments that do not say.
+    """
+
+    attestation: AttestationPolicy
+    retry_after_s: int = 3
+    default_allocation: AllocationPolicy = AllocationPolicy.HASHED
+    default_reprovision: ReprovisionPolicy = field(default_factory=ReprovisionPolicy)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Context:
+    """What a decision is given besides the request and the facts.
+
+    Args:
+        now: wall time, aware UTC.
+        immediate: whether this device takes `assigned` as its first answer.
+        tracking_id: fresh UUID text, for the audit row and, on a refusal, the device.
+        operation_id: fresh and unguessable, for a new registration.
+        etag: fresh, for a changed registration.
+        actor: remote address of the device.
+    """
+
+    now: datetime
+    immediate: bool
+    tracking_id: str
+    operation_id: str
+    etag: str
+    actor: str = ""
+
+
+def decide_register(
+    request: RegisterRequest, facts: Facts, *, policy: RegistrationPolicy, context: Context
+) -> Decision:
+    """Decide a register request. Never raises for what a device can bring about: a refusal is a decision."""
+    trace = Trace()
+    try:
+        verified = attest(
+            request.claimed_id, request.evidence, facts, policy=policy.attestation, now=context.now, trace=trace
+        )
+    except DeviceFault as fault:
+        return refuse(fault, claimed_id=request.claimed_id, event="register", context=context, trace=trace)
+    if not verified.enrollment.enabled:
+        return _disabled(verified, event="register", context=context, trace=trace)
+    trace.passed("authorisation", f"enrollment {verified.enrollment.id} is enabled")
+    try:
+        return _assign(verified, facts, policy=policy, context=context, trace=trace)
+    except AllocationError as error:
+        return _failed(verified, error, context=context, trace=trace)
+
+
+def decide_poll(request: PollRequest, facts: Facts, *, policy: RegistrationPolicy, context: Context) -> Decision:
+    """Decide a poll: the connection proves itself again, and the operation must be its own registration's newest."""
+    trace = Trace()
+    try:
+        verified = attest(
+            request.claimed_id, request.evidence, facts, policy=policy.attestation, now=context.now, trace=trace
+        )
+        registration = _own_operation(facts.registration, request.operation_id)
+    except DeviceFault as fault:
+        return refuse(fault, claimed_id=request.claimed_id, event="poll", context=context, trace=trace)
+    if not verified.enrollment.enabled:
+        return _disabled(verified, event="poll", context=context, trace=trace)
+    return Decision(
+        reply=_report(registration, request.claimed_id, policy=policy, immediate=True),
+        outcome=Outcome(registration.status.value),
+    )
+
+
+def refuse(
+    fault: DeviceFault | ServerFault, *, claimed_id: RegistrationId, event: str, context: Context, trace: Trace
+) -> Decision:
+    """The decision that answers with an error: a code and a tracking id for the device, everything for the operator."""
+    finding = getattr(fault, "finding", type(fault).__name__)
+    trace.failed(finding, str(fault), getattr(fault, "clause", ""))
+    error = ErrorBody(
+        code=fault.code, message=fault.public_message, tracking_id=context.tracking_id, timestamp=context.now
+    )
+    retry_after_s = getattr(fault, "retry_after_s", None)
+    return Decision(
+        reply=Reply(status=fault.code // 1000, error=error, retry_after_s=retry_after_s),
+        outcome=Outcome.REFUSED,
+        audit=AuditRecord(
+            tracking_id=context.tracking_id,
+            at=context.now,
+            event=event,
+            registration_id=claimed_id.text,
+            outcome=Outcome.REFUSED,
+            code=fault.code,
+            reason=str(fault),
+            actor=context.actor,
+            trace=trace.snapshot(),
+        ),
+    )
+
+
+def _assign(
+    verified: Verified, facts: Facts, *, policy: RegistrationPolicy, context: Context, trace: Trace
+) -> Decision:
+    existing = facts.registration
+    reprovision = verified.enrollment.reprovision_policy or policy.default_reprovision
+    if existing is not None and stays(existing, reprovision):
+        trace.passed("reprovisioning", f"stays on {existing.hub}: the policy never updates the hub assignment")
+        return _keep(existing, verified, policy=policy, context=context, trace=trace)
+    hub = _allocate(verified, facts, policy=policy, trace=trace).hub
+    if existing is not None and _is_unchanged(existing, hub, verified):
+        trace.passed("reprovisioning", f"stays on {hub.name}: nothing has changed")
+        return _keep(existing, verified, policy=policy, context=context, trace=trace)
+    registration = _place(existing, hub, verified, reprovision=reprovision, context=context)
+    trace.passed("registration", f"{registration.status.value} on {hub.name}, {registration.substatus}")
+    return Decision(
+        reply=_report(registration, verified.registration_id, policy=policy, immediate=context.immediate),
+        outcome=Outcome(registration.status.value),
+        registration=registration,
+        expected_version=existing.version if existing else 0,
+        audit=_audit(verified, Outcome(registration.status.value), hub.name, context=context, trace=trace),
+    )
+
+
+def _allocate(verified: Verified, facts: Facts, *, policy: RegistrationPolicy, trace: Trace) -> Allocation:
+    return allocate(
+        policy=verified.enrollment.allocation_policy or policy.default_allocation,
+        hubs=facts.hubs,
+        allowed=verified.enrollment.iot_hubs,
+        registration_key=verified.registration_id.key,
+        current_hub=facts.registration.hub if facts.registration else None,
+        trace=trace,
+    )
+
+
+def _is_unchanged(existing: Registration, hub: Hub, verified: Verified) -> bool:
+    return (
+        existing.status in (RegistrationStatus.ASSIGNED, RegistrationStatus.ASSIGNING)
+        and existing.hub == hub.name
+        and existing.assigned_host == hub.host
+        and existing.enrollment_kind == verified.enrollment.kind
+        and existing.enrollment_id.lower() == verified.enrollment.key
+        and existing.attestation_type == verified.attestation_type
+    )
+
+
+def _place(
+    existing: Registration | None, hub: Hub, verified: Verified, *, reprovision: ReprovisionPolicy, context: Context
+) -> Registration:
+    status = existing.status if existing else RegistrationStatus.UNASSIGNED
+    placed = Registration(
+        registration_id=verified.registration_id.text,
+        status=step(status, Event.PLACED if hub.immediate else Event.RESERVED),
+        substatus=substatus_after(existing, hub.name, reprovision),
+        operation_id=context.operation_id,
+        version=1,
+        hub=hub.name,
+        assigned_host=hub.host,
+        device_id=verified.enrollment.device_id or verified.registration_id.text,
+        enrollment_kind=verified.enrollment.kind,
+        enrollment_id=verified.enrollment.id,
+        attestation_type=verified.attestation_type,
+        endorsement_key_hash=verified.endorsement_key_hash,
+        etag=context.etag,
+        created_at=context.now,
+        updated_at=context.now,
+    )
+    if existing is None:
+        return placed
+    # The name at the hub and the operation a device may be polling outlive every move; both end with the record.
+    return replace(
+        placed,
+        registration_id=existing.registration_id,
+        operation_id=existing.operation_id,
+        version=existing.version + 1,
+        device_id=existing.device_id,
+        created_at=existing.created_at,
+    )
+
+
+def _keep(
+    existing: Registration, verified: Verified, *, policy: RegistrationPolicy, context: Context, trace: Trace
+) -> Decision:
+    status = step(existing.status, Event.KEPT)
+    return Decision(
+        reply=_report(existing, verified.registration_id, policy=policy, immediate=context.immediate),
+        outcome=Outcome(status.value),
+        expected_version=existing.version,
+        audit=_audit(verified, Outcome(status.value), existing.hub, context=context, trace=trace),
+    )
+
+
+def _own_operation(registration: Registration | None, operation_id: str) -> Registration:
+    known = registration.operation_id if registration else ""
+    if not compare_digest(known.encode(), operation_id.encode()) or registration is None:
+        raise NotFound("the operation is not one of this registration")
+    return registration
+
+
+def _report(
+    registration: Registration, registration_id: RegistrationId, *, policy: RegistrationPolicy, immediate: bool
+) -> Reply:
+    """What a device hears of its registration. A first answer that is not `immediate` is 202 whatever is true."""
+    if registration.status is RegistrationStatus.ASSIGNING or not immediate:
+        return Reply(
+            status=202,
+            operation_id=registration.operation_id,
+            status_text=RegistrationStatus.ASSIGNING,
+            registration_id=registration_id.text if immediate else "",
+            retry_after_s=policy.retry_after_s,
+        )
+    # The device reads its own spelling back.
+    shown = replace(registration, registration_id=registration_id.text)
+    return Reply(
+        status=200, operation_id=registration.operation_id, status_text=registration.status, registration=shown
+    )
+
+
+def _disabled(verified: Verified, *, event: str, context: Context, trace: Trace) -> Decision:
+    trace.failed(
+        "authorisation", f"enrollment {verified.enrollment.id} is disabled", "DPS: a disabled match ends the search"
+    )
+    return Decision(
+        reply=Reply(status=200, status_text=RegistrationStatus.DISABLED, registration_id=verified.registration_id.text),
+        outcome=Outcome.DISABLED,
+        audit=_audit(verified, Outcome.DISABLED, None, context=context, trace=trace, event=event),
+    )
+
+
+def _failed(verified: Verified, error: AllocationError, *, context: Context, trace: Trace) -> Decision:
+    """A verified device that no hub can take: `failed` at 200, as Azure. Nothing is stored; asking again is safe."""
+    state = Registration(
+        registration_id=verified.registration_id.text,
+        status=RegistrationStatus.FAILED,
+        operation_id="",
+        version=0,
+        device_id=verified.enrollment.device_id or verified.registration_id.text,
+        enrollment_kind=verified.enrollment.kind,
+        enrollment_id=verified.enrollment.id,
+        attestation_type=verified.attestation_type,
+        error_code=error.code,
+        error_message=f"{error.public_message} (tracking id {context.tracking_id})",
+        etag=context.etag,
+        created_at=context.now,
+        updated_at=context.now,
+    )
+    audit = _audit(verified, Outcome.FAILED, None, context=context, trace=trace)
+    return Decision(
+        reply=Reply(status=200, status_text=RegistrationStatus.FAILED, registration=state),
+        outcome=Outcome.FAILED,
+        audit=replace(audit, code=error.code, reason=str(error)),
+    )
+
+
+def _audit(
+    verified: Verified, outcome: Outcome, hub: str | None, *, context: Context, trace: Trace, event: str = "register"
+) -> AuditRecord:
+    return AuditRecord(
+        tracking_id=context.tracking_id,
+        at=context.now,
+        event=event,
+        registration_id=verified.registration_id.text,
+        outcome=outcome,
+        enrollment_kind=verified.enrollment.kind,
+        enrollment_id=verified.enrollment.id,
+        hub=hub,
+        actor=context.actor,
+        trace=trace.snapshot(),
+    )
