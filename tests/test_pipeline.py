@@ -1,0 +1,201 @@
+import asyncio
+import json
+from datetime import timedelta
+
+import pytest
+from provisiond.attestation.symmetric_key import generate_sas_token
+from provisiond.attestation.x509 import X509Limits
+
+from provisiond.errors import ConnectRefused
+from provisiond.hubs.directory import ConfiguredHubs
+from provisiond.model import ConnectAttempt, Message, Outcome
+from provisiond.pipeline import Pipeline, ReplyMode, ServicePolicy
+from provisiond.registration.attest import AttestationPolicy
+from provisiond.registration.decide import RegistrationPolicy
+from tests.enrollment_factory import PRIMARY_KEY, individual
+from tests.fakes_decision import HUBS, NOW, FakeClock, FakeDecisionStore, FakeEntropy, RecordingObserver
+
+SCOPE = "0ne00112233"
+REGISTER = "$dps/registrations/PUT/iotdps-register/?$rid=r1"
+POLL = "$dps/registrations/GET/iotdps-get-operationstatus/?$rid=r2&operationId="
+PYTHON = "azure-iot-device-provisioning-py%2F2.14.0"
+
+
+class Service:
+    """A pipeline with fakes at every port."""
+
+    def __init__(self, *, reply=ReplyMode.AUTO, **store):
+        self.store = FakeDecisionStore(**store)
+        self.clock = FakeClock()
+        self.observer = RecordingObserver()
+        attestation = AttestationPolicy(id_scope=SCOPE, x509_limits=X509Limits())
+        self.pipeline = Pipeline(
+            store=self.store,
+            hubs=ConfiguredHubs(HUBS),
+            clock=self.clock,
+            entropy=FakeEntropy(),
+            observer=self.observer,
+            policy=ServicePolicy(registration=RegistrationPolicy(attestation=attestation), reply=reply),
+        )
+
+    async def connect(self, device="dev-1", *, client_version=PYTHON, key=PRIMARY_KEY, connection_id="c1"):
+        sas = generate_sas_token(resource=f"{SCOPE}/registrations/{device}", key=key, expiry=NOW + timedelta(hours=1))
+        attempt = ConnectAttempt(
+            connection_id=connection_id,
+            listener="devices",
+            remote_address="10.0.0.9",
+            tls=True,
+            client_id=device,
+            username=f"{SCOPE}/registrations/{device}/api-version=2019-03-31&ClientVersion={client_version}",
+            password=sas.encode(),
+        )
+        return await self.pipeline.admit(attempt)
+
+    async def ask(self, connection, topic=REGISTER, payload=b""):
+        message = await self.pipeline.handle(connection, Message(topic=topic, payload=payload))
+        return message.topic, json.loads(message.payload)
+
+
+async def test_a_known_client_is_assigned_with_its_first_answer():
+    service = Service(enrollments=[individual("dev-1")])
+    topic, body = await service.ask(await service.connect())
+    assert topic == "$dps/registrations/res/200/?$rid=r1"
+    assert body["status"] == "assigned"
+    assert service.store.registrations["dev-1"].operation_id == body["operationId"]
+
+
+@pytest.mark.parametrize(("reply", "client_version"), [(ReplyMode.AUTO, "1.6.0"), (ReplyMode.POLL, PYTHON)])
+async def test_any_other_client_is_told_to_poll_and_then_that_it_is_assigned(reply, client_version):
+    service = Service(enrollments=[individual("dev-1")], reply=reply)
+    connection = await service.connect(client_version=client_version)
+    topic, body = await service.ask(connection)
+    assert topic == "$dps/registrations/res/202/?$rid=r1&retry-after=3"
+    assert service.pipeline.has_outstanding_operation(connection)
+    topic, body = await service.ask(connection, POLL + body["operationId"])
+    assert topic == "$dps/registrations/res/200/?$rid=r2"
+    assert body["registrationState"]["assignedHub"] in {"one.example", "two.example"}
+    assert not service.pipeline.has_outstanding_operation(connection)
+
+
+async def test_immediate_is_immediate_for_every_client():
+    service = Service(enrollments=[individual("dev-1")], reply=ReplyMode.IMMEDIATE)
+    topic, _ = await service.ask(await service.connect(client_version="1.6.0"))
+    assert "/200/" in topic
+
+
+async def test_an_operation_that_nobody_polls_stops_being_outstanding():
+    service = Service(enrollments=[individual("dev-1")], reply=ReplyMode.POLL)
+    connection = await service.connect()
+    await service.ask(connection)
+    service.clock.advance(3600)
+    assert not service.pipeline.has_outstanding_operation(connection)
+
+
+async def test_a_refusal_is_answered_with_a_tracking_id_under_which_the_operator_finds_the_reason():
+    service = Service(enrollments=[individual("dev-1")])
+    topic, body = await service.ask(await service.connect(key=b"wrong" * 8))
+    assert topic == "$dps/registrations/res/401/?$rid=r1"
+    assert body["errorCode"] == 401002
+    (record,) = service.store.audit
+    assert record.tracking_id == body["trackingId"]
+    assert record.actor == "10.0.0.9"
+    assert not record.trace[-1].passed
+
+
+@pytest.mark.parametrize(
+    ("topic", "payload", "status"),
+    [
+        (REGISTER, b"{", 400),
+        (REGISTER, b'{"a":NaN}', 400),
+        (REGISTER, b"[" * 50_000, 400),
+        (REGISTER + "&$rid=2", b"", 400),
+        (REGISTER, b'{"registrationId":"dev-2"}', 401),
+        ("$dps/registrations/POST/anything/?$rid=r1", b"", 404),
+        (POLL + "5.unknown", b"", 404),
+    ],
+)
+async def test_bad_input_gets_one_json_answer_and_the_next_request_is_unaffected(topic, payload, status):
+    service = Service(enrollments=[individual("dev-1")])
+    connection = await service.connect()
+    answer, body = await service.ask(connection, topic, payload)
+    assert f"/res/{status}/" in answer
+    assert body["trackingId"]
+    _, body = await service.ask(connection)
+    assert body["status"] == "assigned"
+
+
+async def test_an_operation_cannot_be_polled_by_another_device():
+    service = Service(enrollments=[individual("dev-1"), individual("dev-2")], reply=ReplyMode.POLL)
+    _, first = await service.ask(await service.connect("dev-1"))
+    other = await service.connect("dev-2", connection_id="c2")
+    await service.ask(other)
+    topic, _ = await service.ask(other, POLL + first["operationId"])
+    assert "/res/404/" in topic
+
+
+async def test_two_registrations_of_one_id_at_once_end_in_one_record_and_one_answer():
+    service = Service(enrollments=[individual("dev-1")])
+    first, second = await service.connect(connection_id="c1"), await service.connect(connection_id="c2")
+    answers = await asyncio.gather(service.ask(first), service.ask(second))
+    assert answers[0][1]["registrationState"] == answers[1][1]["registrationState"]
+    assert len(service.store.registrations) == 1
+
+
+async def test_a_lost_race_is_decided_again():
+    service = Service(enrollments=[individual("dev-1")], conflicts=3)
+    _, body = await service.ask(await service.connect())
+    assert body["status"] == "assigned"
+
+
+async def test_a_race_that_is_lost_again_and_again_is_given_up_with_409():
+    service = Service(enrollments=[individual("dev-1")], conflicts=8)
+    topic, body = await service.ask(await service.connect())
+    assert "/res/409/" in topic
+    assert body["errorCode"] == 409203
+
+
+async def test_a_broken_store_is_our_fault_and_nobody_hears_assigned():
+    service = Service(enrollments=[individual("dev-1")], broken=True)
+    topic, body = await service.ask(await service.connect())
+    assert topic.startswith("$dps/registrations/res/500/?$rid=r1&retry-after=")
+    assert body["errorCode"] == 500000
+    assert "fire" not in body["message"]
+    ((_, tracking_id),) = service.observer.failures
+    assert tracking_id == body["trackingId"]
+
+
+async def test_a_refusal_that_cannot_be_recorded_is_our_fault():
+    service = Service(enrollments=[individual("dev-1")])
+    connection = await service.connect()
+    service.store.broken = True
+    topic, _ = await service.ask(connection, REGISTER, b"{")
+    assert "/res/500/" in topic
+
+
+async def test_a_connect_for_no_role_is_refused_and_seen():
+    service = Service()
+    attempt = ConnectAttempt(
+        connection_id="c", listener="local", remote_address="127.0.0.1", tls=False, client_id="x", username="admin"
+    )
+    with pytest.raises(ConnectRefused):
+        await service.pipeline.admit(attempt)
+    assert len(service.observer.refused) == 1
+
+
+async def test_every_request_is_observed_once():
+    service = Service(enrollments=[individual("dev-1")])
+    connection = await service.connect()
+    await service.ask(connection)
+    await service.ask(connection, REGISTER, b"{")
+    assert [(event, decision.outcome) for event, decision in service.observer.decisions] == [
+        ("register", Outcome.ASSIGNED),
+        ("invalid", Outcome.REFUSED),
+    ]
+
+
+async def test_a_closed_connection_is_forgotten():
+    service = Service(enrollments=[individual("dev-1")], reply=ReplyMode.POLL)
+    connection = await service.connect()
+    await service.ask(connection)
+    await service.pipeline.closed(connection)
+    assert not service.pipeline.has_outstanding_operation(connection)
