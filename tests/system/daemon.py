@@ -1,0 +1,147 @@
+"""The real daemon as a process of its own, set up through the command line as an operator would."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import tomlkit
+
+ID_SCOPE = "0ne0TEST001"
+PYTHON_SDK_PORT = 8883  # the Azure Python SDK knows no other
+COMMAND_TIMEOUT_S = 30
+READY_TIMEOUT_S = 20
+STOP_TIMEOUT_S = 10
+_PROVISIOND = (sys.executable, "-m", "provisiond")
+_ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("PROVISIOND_")}
+
+
+def run_command(*arguments: object, expect: int = 0) -> subprocess.CompletedProcess[str]:
+    """Run `provisiond ARGUMENTS` to its end; its exit code must be `expect`."""
+    completed = subprocess.run(
+        [*_PROVISIOND, *map(str, arguments)],
+        env=_ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=COMMAND_TIMEOUT_S,
+        check=False,
+    )
+    assert completed.returncode == expect, f"exit code {completed.returncode}\n{completed.stdout}\n{completed.stderr}"
+    return completed
+
+
+class Service:
+    """A directory made by `provisiond init`, and the commands of its operator."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.config_file = directory / "provisiond.toml"
+        self.ca_file = directory / "ca" / "root.crt"
+        self.init = run_command("init", "--dir", directory, "--host", "localhost", "--id-scope", ID_SCOPE, "--yes")
+
+    def configure(self, *, tls_bind: str, plain_bind: str = "127.0.0.1:0", **registration: str) -> None:
+        """Change the listeners' addresses and keys of `[registration]` in the configuration file."""
+        document: Any = tomlkit.parse(self.config_file.read_text())
+        for listener in document["broker"]["listeners"]:
+            listener["bind"] = tls_bind if listener.get("tls") else plain_bind
+        if "metrics" in document:
+            document["metrics"]["enabled"] = False  # its fixed port may be taken on the machine that runs the tests
+        if registration:
+            document.setdefault("registration", tomlkit.table()).update(registration)
+        self.config_file.write_text(tomlkit.dumps(document))
+
+    def command(self, *arguments: object, expect: int = 0) -> Any:
+        """What a command prints as JSON; None when it prints nothing."""
+        output = run_command("-c", self.config_file, *arguments, expect=expect).stdout
+        return json.loads(output) if output.strip() else None
+
+    def enroll(self, registration_id: str, **options: object) -> Any:
+        """Create an individual enrollment; `options` are those of the command."""
+        return self.command("enrollment", "create", registration_id, *_enrollment_options(options))
+
+    def enroll_group(self, group_id: str, **options: object) -> Any:
+        """Create an enrollment group; `options` are those of the command."""
+        return self.command("enrollment-group", "create", group_id, *_enrollment_options(options))
+
+
+class Daemon:
+    """A running `provisiond run`."""
+
+    def __init__(self, service: Service) -> None:
+        self.service = service
+        self.log: list[str] = []
+        self._ready = threading.Event()
+        self.ready_line: dict[str, Any] = {}
+        self.process = subprocess.Popen(
+            [*_PROVISIOND, "-c", str(service.config_file), "run"],
+            env=_ENVIRONMENT | {"PROVISIOND_LOG__FORMAT": "json"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        self._reader = threading.Thread(target=self._read_log, name="daemon log", daemon=True)
+        self._reader.start()
+
+    def wait_until_ready(self) -> None:
+        """Return when the daemon logs `ready`; fail with its log when it does not."""
+        became_ready = self._ready.wait(READY_TIMEOUT_S)
+        assert became_ready and self.ready_line, f"the daemon is not ready:\n{self.text_log}"
+
+    def stop(self) -> int:
+        """Ask it to end (SIGTERM); its exit code."""
+        self.process.send_signal(signal.SIGTERM)
+        return self._wait()
+
+    def kill(self) -> None:
+        """End it as a power cut would (SIGKILL)."""
+        self.process.kill()
+        self._wait()
+
+    @property
+    def text_log(self) -> str:
+        """Everything it has printed so far."""
+        return "".join(self.log)
+
+    def _wait(self) -> int:
+        try:
+            return self.process.wait(STOP_TIMEOUT_S)
+        finally:
+            if self.process.poll() is None:
+                self.process.kill()
+                self.process.wait()
+            self._reader.join()
+            self.process.stdout.close()
+
+    def _read_log(self) -> None:
+        for line in self.process.stdout:
+            self.log.append(line)
+            if '"ready"' in line:
+                self.ready_line = json.loads(line)
+                self._ready.set()
+        self._ready.set()
+
+
+@contextmanager
+def run_daemon(service: Service) -> Iterator[Daemon]:
+    """A ready daemon, which must then end cleanly within `STOP_TIMEOUT_S` when it is told to."""
+    daemon = Daemon(service)
+    try:
+        daemon.wait_until_ready()
+        yield daemon
+    except BaseException:
+        daemon.kill()
+        raise
+    assert daemon.stop() == 0, daemon.text_log
+    assert "Traceback" not in daemon.text_log, daemon.text_log
+
+
+def _enrollment_options(options: dict[str, object]) -> list[str]:
+    kind = "x509" if "certificate_path" in options else "symmetricKey"
+    given = {"attestation_type": kind} | options
+    return [f"--{name.replace('_', '-')}={value}" for name, value in given.items()]
