@@ -1,1 +1,256 @@
-"""Being written."""
+"""The daemon: compose the rooms, run them, stop them in reverse."""
+
+import asyncio
+import contextlib
+import resource
+import signal
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from provisiond.attestation.x509 import X509Limits
+from provisiond.broker.embedded import EmbeddedBroker
+from provisiond.broker.limits import BrokerLimits
+from provisiond.broker.listener import ListenerSpec
+from provisiond.errors import ConfigurationError
+from provisiond.hubs.directory import ConfiguredHubs
+from provisiond.logs import configure_logs
+from provisiond.metrics import Metrics, MetricsServer
+from provisiond.observer import LogObserver, Observers
+from provisiond.pipeline import Pipeline, ServicePolicy
+from provisiond.registration.attest import AttestationPolicy
+from provisiond.registration.decide import RegistrationPolicy
+from provisiond.settings import Listener, Settings
+from provisiond.store.sqlite import SqliteStore
+from provisiond.system import SystemClock, SystemEntropy, notify_service_manager
+
+_STOP_GRACE_S: Final = 8.0
+"""What a stop gives requests in progress: a service manager waits 10 s before it kills."""
+
+Reload = Callable[[], Settings]
+"""Reads the configuration again; raises ConfigurationError."""
+
+
+class Daemon:
+    """One provisiond: `async with Daemon(settings) as daemon: await daemon.stopped()`.
+
+    Entering opens the store, binds every listener and says READY; leaving stops accepting, lets requests in progress
+    finish, and closes the store last, so that nothing acknowledged is lost.
+
+    Raises (entering):
+        ConfigurationError: a listener, certificate or metrics address cannot be used.
+        StoreError: the database cannot be opened, is newer than this code, or cannot be written.
+    """
+
+    def __init__(self, settings: Settings, *, reload: Reload | None = None) -> None:
+        self._settings = settings
+        self._reload = reload
+        self._log = structlog.get_logger("provisiond.daemon")
+        self._stop = asyncio.Event()
+        self._resources = contextlib.AsyncExitStack()
+        self._metrics = Metrics()
+        self._hubs = ConfiguredHubs(settings.linked_hubs())
+
+    async def __aenter__(self) -> "Daemon":
+        async with contextlib.AsyncExitStack() as resources:
+            await self._start(resources)
+            self._resources = resources.pop_all()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        notify_service_manager("STOPPING=1")
+        await self._resources.aclose()
+        self._log.info("stopped")
+
+    @property
+    def addresses(self) -> dict[str, tuple[str, int]]:
+        """Where the listeners really are, by name."""
+        return dict(self._broker.addresses)
+
+    def stop(self) -> None:
+        """Begin to stop; `stopped` returns."""
+        self._stop.set()
+
+    async def stopped(self) -> None:
+        """Wait until somebody asks the daemon to stop, or the store is beyond help.
+
+        Raises:
+            StoreError: the database failed in a way that only a restart can mend.
+        """
+        broken = asyncio.create_task(self._store.wait_fatal(), name="store-watch")
+        asked = asyncio.create_task(self._stop.wait(), name="stop-watch")
+        try:
+            await asyncio.wait({broken, asked}, return_when=asyncio.FIRST_COMPLETED)
+            if broken.done():
+                raise broken.result()
+        finally:
+            for task in (broken, asked):
+                task.cancel()
+            await asyncio.gather(broken, asked, return_exceptions=True)
+
+    def reload(self) -> None:
+        """Take over what can change while running: log level, hubs, certificates, registration settings.
+
+        On any error the old configuration stays in force, and the log says why.
+        """
+        if self._reload is None:
+            return
+        try:
+            settings = self._reload()
+            policy = service_policy(settings)
+            self._broker.reload_certificates()
+        except (ConfigurationError, OSError) as error:
+            self._log.error("reload failed; the old configuration stays in force", reason=str(error))
+            return
+        configure_logs(level=settings.log.level, output_format=settings.log.format)
+        self._hubs.replace(settings.linked_hubs())
+        self._pipeline.policy = policy
+        changed = [
+            name for name in ("service", "store", "broker", "metrics") if _differs(settings, self._settings, name)
+        ]
+        self._log.info("reloaded", needs_restart=",".join(changed) or "nothing")
+        self._settings = settings
+
+    async def _start(self, resources: contextlib.AsyncExitStack) -> None:
+        settings = self._settings
+        _raise_file_limit(settings.broker.limits.max_connections)
+        settings.service.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._store = await resources.enter_async_context(await SqliteStore.open(settings.database_file))
+        self._pipeline = Pipeline(
+            store=self._store,
+            hubs=self._hubs,
+            clock=SystemClock(),
+            entropy=SystemEntropy(),
+            observer=Observers([LogObserver(), self._metrics]),
+            policy=service_policy(settings),
+        )
+        self._broker = EmbeddedBroker(
+            gatekeeper=self._pipeline,
+            listeners=[listener_spec(listener) for listener in settings.broker.listeners],
+            limits=broker_limits(settings),
+        )
+        await self._broker.start()
+        resources.push_async_callback(self._broker.stop, _STOP_GRACE_S)
+        self._serve_metrics(resources)
+        self._watch_signals(resources)
+        self._log.info(
+            "ready",
+            version=version("provisiond"),
+            id_scope=settings.service.id_scope,
+            hubs=",".join(hub.name for hub in self._hubs.snapshot()),
+            **{f"listener_{name}": f"{host}:{port}" for name, (host, port) in self.addresses.items()},
+        )
+        notify_service_manager("READY=1")
+
+    def _serve_metrics(self, resources: contextlib.AsyncExitStack) -> None:
+        broker = self._broker
+        self._metrics.gauge("provisiond_connections", "Open MQTT connections.", lambda: broker.connections_now)
+        if self._settings.metrics.enabled:
+            address = self._settings.metrics.address
+            server = MetricsServer(self._metrics, host=address.host, port=address.port)
+            resources.callback(server.close)
+
+    def _watch_signals(self, resources: contextlib.AsyncExitStack) -> None:
+        loop = asyncio.get_running_loop()
+        for number, handler in {
+            signal.SIGTERM: self.stop,
+            signal.SIGINT: self.stop,
+            signal.SIGHUP: self.reload,
+        }.items():
+            loop.add_signal_handler(number, handler)
+            resources.callback(loop.remove_signal_handler, number)
+
+
+def run(settings: Settings, *, reload: Reload | None = None) -> None:
+    """Run until a signal ends it.
+
+    Raises:
+        ConfigurationError, StoreError: as `Daemon`.
+    """
+
+    async def main() -> None:
+        async with Daemon(settings, reload=reload) as daemon:
+            await daemon.stopped()
+
+    asyncio.run(main())
+
+
+def service_policy(settings: Settings) -> ServicePolicy:
+    """The pipeline's part of the configuration.
+
+    Raises:
+        ConfigurationError: a file it names cannot be read.
+    """
+    registration = settings.registration
+    attestation = AttestationPolicy(
+        id_scope=settings.service.id_scope,
+        allowed=frozenset(settings.attestation.allowed),
+        clock_skew_s=settings.attestation.clock_skew_s,
+        x509_limits=X509Limits(max_chain=settings.attestation.x509.max_chain),
+        crls=tuple(_read(path) for path in settings.attestation.x509.crl_files),
+    )
+    return ServicePolicy(
+        registration=RegistrationPolicy(
+            attestation=attestation,
+            retry_after_s=round(registration.retry_after_s),
+            default_allocation=registration.default_allocation,
+            default_reprovision=registration.reprovision_policy,
+        ),
+        reply=registration.reply,
+    )
+
+
+def listener_spec(listener: Listener) -> ListenerSpec:
+    """A listener as the broker takes it."""
+    return ListenerSpec(
+        name=listener.name,
+        host=listener.address.host,
+        port=listener.address.port,
+        tls=listener.tls,
+        certificate_path=listener.cert_file,
+        key_path=listener.key_file,
+        client_certificates=listener.client_certs,
+    )
+
+
+def broker_limits(settings: Settings) -> BrokerLimits:
+    """The broker's bounds from `[broker.limits]`."""
+    limits = settings.broker.limits
+    return BrokerLimits(
+        handshake_timeout_s=limits.handshake_timeout_s,
+        connect_timeout_s=limits.connect_timeout_s,
+        max_connect_bytes=limits.max_connect_packet_bytes,
+        max_packet_bytes=limits.max_packet_bytes,
+        max_connections=limits.max_connections,
+        max_connections_per_address=limits.connections_per_address,
+        max_filters_per_subscribe=limits.filters_per_subscribe,
+        max_topic_levels=limits.topic_levels,
+        keep_alive_ceiling_s=limits.keep_alive_max_s,
+        provisioning_idle_s=limits.provisioning_idle_s,
+        write_buffer_bytes=limits.write_buffer_bytes,
+        inflight=limits.inflight,
+    )
+
+
+def _differs(new: Settings, old: Settings, section: str) -> bool:
+    return bool(getattr(new, section) != getattr(old, section))
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ConfigurationError(f"[attestation.x509] crl_files: {path}: {error.strerror}") from error
+
+
+def _raise_file_limit(max_connections: int) -> None:
+    """Allow a file descriptor for each connection, as far as the system lets us."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = max_connections + 256
+    if soft < wanted:
+        resource.setrlimit(
+            resource.RLIMIT_NOFILE, (min(wanted, hard) if hard != resource.RLIM_INFINITY else wanted, hard)
+        )
