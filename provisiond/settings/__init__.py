@@ -1,0 +1,31 @@
+"""The configuration: its schema, where it is read from, and what is said when it is wrong.
+
+Precedence: flags, environment `PROVISIOND_SECTION__KEY`, `$CREDENTIALS_DIRECTORY/section.key`, TOML, defaults.
+"""
+
+from provisiond.settings.loading import LoadedSettings, load_settings
+from provisiond.settings.schema import (
+    Attestation,
+    Broker,
+    HubSettings,
+    Limits,
+    Listener,
+    Log,
+    Metrics,
+    RegistrationSettings,
+    Settings,
+)
+
+__all__ = [
+    "Attestation",
+    "Broker",
+    "HubSettings",
+    "Limits",
+    "Listener",
+    "LoadedSettings",
+    "Log",
+    "Metrics",
+    "RegistrationSettings",
+    "Settings",
+    "load_settings",
+]

@@ -1,0 +1,93 @@
+"""The configuration with every setting at its default, its unit and its reason in a comment, as TOML."""
+
+import json
+import textwrap
+from collections.abc import Iterable
+from typing import Any, Final
+
+from pydantic import BaseModel
+
+from provisiond.settings.schema import HubSettings, Listener, Settings
+from provisiond.settings.sources import FIRST_LINE, LAST_LINE
+
+_WIDTH: Final = 100
+
+_INTRODUCTION: Final = """\
+Every setting is here at its default; leave out what you do not change, but keep config_version.
+Values with units are strings: "1500ms" "5s" "2m" "1h" "90d", "512B" "64KiB" "1MiB".
+A relative path is relative to the directory of this file.
+Environment variables go before this file: PROVISIOND_BROKER__LIMITS__INFLIGHT=50.
+"""
+
+_TLS_LISTENER: Final = """\
+# A listener for devices on the network; `provisiond init` writes one with a certificate of its own:
+# [[broker.listeners]]
+# name = "devices"
+# bind = "0.0.0.0:8883"
+# tls = true
+# cert_file = "tls/server.crt"
+# key_file = "tls/server.key"
+# client_certs = "optional"
+"""
+
+
+def render_example() -> str:
+    """The text of `config/provisiond.toml`, made from the schema so that it cannot fall behind it."""
+    defaults = Settings()
+    values = defaults.model_dump(mode="json")
+    parts = [
+        FIRST_LINE + "\n" + _comment(_INTRODUCTION.splitlines()),
+        *_tables(Settings, values, ()),
+        LAST_LINE + "\n",
+    ]
+    return "\n".join(parts)
+
+
+def to_toml(value: Any) -> str:
+    """A string, number, boolean or list of them as TOML; JSON's spelling of these is TOML's as well."""
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _tables(schema: type[BaseModel], values: dict[str, Any], path: tuple[str, ...]) -> Iterable[str]:
+    """The table at `path`, then the tables in it."""
+    lines = []
+    tables: list[str] = []
+    for name, field in schema.model_fields.items():
+        key = field.alias or name
+        annotation: Any = field.annotation
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            tables += _tables(annotation, values[key], (*path, key))
+        elif key in ("listeners", "hubs"):
+            item = Listener if key == "listeners" else HubSettings
+            tables += _repeated(item, values[key], (*path, key))
+        else:
+            lines.append(_setting(key, values[key], field.description or ""))
+    header = f"[{'.'.join(path)}]\n" if path else ""
+    summary = _comment(textwrap.wrap(_first_paragraph(schema), _WIDTH)) if path else ""
+    if lines:
+        yield summary + header + "".join(lines)
+    yield from tables
+
+
+def _repeated(item: type[BaseModel], values: list[dict[str, Any]], path: tuple[str, ...]) -> Iterable[str]:
+    for value in values:
+        lines = [
+            _setting(field.alias or name, value[field.alias or name], field.description or "")
+            for name, field in item.model_fields.items()
+        ]
+        yield _comment([_first_paragraph(item)]) + f"[[{'.'.join(path)}]]\n" + "".join(lines)
+    if item is Listener:
+        yield _TLS_LISTENER
+
+
+def _setting(key: str, value: Any, description: str) -> str:
+    line = f"{key} = {to_toml(value)}" if value is not None else f'# {key} = ""'
+    return _comment(textwrap.wrap(description, _WIDTH)) + line + "\n"
+
+
+def _comment(lines: Iterable[str]) -> str:
+    return "".join(f"# {line}\n" for line in lines)
+
+
+def _first_paragraph(schema: type[BaseModel]) -> str:
+    return (schema.__doc__ or "").partition("\n\n")[0].replace("\n", " ").strip()

@@ -1,0 +1,92 @@
+"""The files that the configuration names: there, readable, belonging together, and secret where they must be."""
+
+import os
+import stat
+from datetime import datetime, timedelta
+from pathlib import Path
+from shlex import quote
+from typing import Final
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
+
+from provisiond.errors import ConfigurationError
+from provisiond.settings.schema import Listener, Settings
+
+# A server certificate that ends sooner is worth a warning: time enough to make another one and carry it to a site.
+_EXPIRY_NOTICE: Final = timedelta(days=30)
+# Keys and chains are a few KiB.
+_FILE_LIMIT_BYTES: Final = 1024 * 1024
+
+
+def check_files(settings: Settings, *, now: datetime) -> tuple[str, ...]:
+    """Check every file that the daemon will open because the configuration says so.
+
+    Args:
+        settings: the configuration.
+        now: aware UTC; certificates are judged at this time.
+
+    Returns:
+        Warnings: what will be wrong soon.
+
+    Raises:
+        ConfigurationError: a file is missing, unreadable, malformed, or readable by everybody; says the way out.
+    """
+    warnings: list[str] = []
+    for index, listener in enumerate(settings.broker.listeners):
+        if listener.tls:
+            warnings += _check_listener(f"broker.listeners[{index}] ({listener.name})", listener, now)
+    for file in settings.attestation.x509.crl_files:
+        _read(file, "attestation.x509.crl_files")
+    return tuple(warnings)
+
+
+def _check_listener(where: str, listener: Listener, now: datetime) -> list[str]:
+    if listener.cert_file is None or listener.key_file is None:
+        raise ConfigurationError(f"{where}: tls = true needs cert_file and key_file")
+    leaf = _load_leaf(where, listener.cert_file)
+    key = _load_key(where, listener.key_file)
+    if key != leaf.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo):
+        raise ConfigurationError(
+            f"{where}: {listener.key_file} is not the key of the first certificate in {listener.cert_file}"
+        )
+    if leaf.not_valid_before_utc > now or leaf.not_valid_after_utc <= now:
+        raise ConfigurationError(
+            f"{where}: {listener.cert_file} is valid from {leaf.not_valid_before_utc:%Y-%m-%d} to "
+            f"{leaf.not_valid_after_utc:%Y-%m-%d}, not today; renew it, or mend the clock"
+        )
+    if leaf.not_valid_after_utc - now < _EXPIRY_NOTICE:
+        return [f"{where}: {listener.cert_file} ends on {leaf.not_valid_after_utc:%Y-%m-%d}; renew it"]
+    return []
+
+
+def _load_leaf(where: str, file: Path) -> x509.Certificate:
+    try:
+        return x509.load_pem_x509_certificates(_read(file, f"{where}.cert_file"))[0]
+    except (ValueError, x509.InvalidVersion) as error:
+        raise ConfigurationError(f"{where}: {file} holds no certificate in PEM") from error
+
+
+def _load_key(where: str, file: Path) -> bytes:
+    """The public half, DER."""
+    data = _read(file, f"{where}.key_file")
+    mode = stat.S_IMODE(file.stat().st_mode)
+    if mode & stat.S_IRWXO:
+        raise ConfigurationError(
+            f"{where}: everybody on this machine may read or change the private key {file} (mode {mode:04o}); "
+            f"run: chmod 0600 {quote(str(file))}"
+        )
+    try:
+        key = load_pem_private_key(data, password=None)
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise ConfigurationError(f"{where}: {file} holds no unencrypted private key in PEM") from error
+    return key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+
+
+def _read(file: Path, where: str) -> bytes:
+    try:
+        with file.open("rb") as stream:
+            return stream.read(_FILE_LIMIT_BYTES)
+    except OSError as error:
+        raise ConfigurationError(f"{where}: {file} cannot be read: {os.strerror(error.errno or 0)}") from error

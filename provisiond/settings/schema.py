@@ -1,0 +1,407 @@
+"""Every setting: its name in the file, its type, its default, its unit and the reason for the default.
+
+A field that holds seconds or bytes says so in its name here (`connect_timeout_s`); in the file the unit stands in the
+value (`connect_timeout = "5s"`).
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+
+from provisiond.enrollment.reprovision import POLICIES
+from provisiond.model import AllocationPolicy, AttestationType, Hub, ReprovisionPolicy
+from provisiond.settings.addresses import SocketAddress, check_host_and_port, parse_bind
+from provisiond.settings.units import Bytes, Seconds, duration_within, size_within
+
+CONFIG_VERSION: Final = 1
+
+
+def _name_in_file(field_name: str) -> str:
+    return field_name.removesuffix("_bytes").removesuffix("_s")
+
+
+def _refuse_twins(where: str, key: str, values: list[str]) -> None:
+    seen: set[str] = set()
+    for value in values:
+        if value.lower() in seen:
+            raise ValueError(f'two {where} have {key} = "{value}"; each needs its own')
+        seen.add(value.lower())
+
+
+def _absolute(path: Path, info: ValidationInfo) -> Path:
+    # A daemon's working directory says nothing to an operator; the place of the file that names the path does.
+    base: Path | None = (info.context or {}).get("base_dir")
+    return path if path.is_absolute() or base is None else base / path
+
+
+def _socket_address(text: str) -> str:
+    parse_bind(text)
+    return text
+
+
+FilePath = Annotated[Path, AfterValidator(_absolute)]
+"""A path; a relative one is relative to the directory of the configuration file."""
+Bind = Annotated[str, AfterValidator(_socket_address)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+
+
+class Section(BaseModel):
+    """A table of the configuration file."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        alias_generator=_name_in_file,
+        serialize_by_alias=True,
+        allow_inf_nan=False,
+    )
+
+
+class Service(Section):
+    """What devices know this service by, and where it keeps its state."""
+
+    id_scope: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")] = Field(
+        default="0ne0LOCAL01",
+        description="ID scope that devices name in their CONNECT; any other scope is refused.",
+    )
+    state_dir: FilePath = Field(
+        default=Path("/var/lib/provisiond"),
+        description="Database, backups; mode 0700.",
+    )
+
+
+class Ca(Section):
+    """The local certification authority that `provisiond init` makes."""
+
+    dir: FilePath | None = Field(
+        default=None,
+        description='Directory of root.crt and root.key; without it "ca" in the state directory.',
+    )
+
+
+class Store(Section):
+    """Where enrollments and registrations are kept."""
+
+    url: str = Field(
+        default="sqlite:///provisiond.db",
+        description="Three slashes and a path relative to state_dir, or four and an absolute path.",
+    )
+
+    @field_validator("url")
+    @classmethod
+    def _check_url(cls, url: str) -> str:
+        parts = urlsplit(url)
+        if parts.scheme != "sqlite":
+            raise ValueError(
+                f"{parts.scheme or 'no'} database is not supported; write sqlite:///FILE or sqlite:////DIR/FILE"
+            )
+        if parts.netloc or parts.path in ("", "/"):
+            raise ValueError("write sqlite:///FILE, relative to state_dir, or sqlite:////DIR/FILE")
+        return url
+
+    @property
+    def file(self) -> Path:
+        """The database file as the URL has it; a relative one is relative to the state directory."""
+        return Path(urlsplit(self.url).path[1:])
+
+
+class Listener(Section):
+    """One address where devices connect."""
+
+    name: Name = Field(description="Name in logs and metrics.")
+    bind: Bind = Field(description="HOST:PORT. Without TLS only a loopback host; Azure's SDKs need port 8883.")
+    tls: bool = Field(default=False, description="TLS 1.2 and 1.3.")
+    cert_file: FilePath | None = Field(
+        default=None, description="Server certificate and chain, PEM, the server's first."
+    )
+    key_file: FilePath | None = Field(
+        default=None,
+        description="Its private key, PEM, not readable by everybody; without it the .key beside cert_file.",
+    )
+    client_certs: Literal["none", "optional", "required"] = Field(
+        default="optional",
+        description="Whether devices may or must present a certificate. Whose it is, is judged at registration.",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _put_key_beside_certificate(cls, data: Any) -> Any:
+        if isinstance(data, dict) and isinstance(data.get("cert_file"), str) and "key_file" not in data:
+            return {**data, "key_file": str(Path(data["cert_file"]).with_suffix(".key"))}
+        return data
+
+    @model_validator(mode="after")
+    def _check_tls(self) -> Self:
+        if self.tls and self.cert_file is None:
+            raise ValueError("tls = true needs cert_file; `provisiond init` makes one")
+        if not self.tls and self.cert_file is not None:
+            raise ValueError("cert_file without tls = true; add it, or leave the certificate out")
+        if not self.tls and not self.address.is_loopback:
+            raise ValueError(
+                f"{self.bind} without TLS would show every device's credentials to the network; "
+                "set tls = true and cert_file, or bind to 127.0.0.1"
+            )
+        return self
+
+    @property
+    def address(self) -> SocketAddress:
+        """`bind`, read."""
+        return parse_bind(self.bind)
+
+
+class External(Section):
+    """An MQTT broker of somebody else's, for `mode = "external"`."""
+
+    url: str | None = Field(default=None, description='Such as "mqtts://broker:8883".')
+    protocol: Literal["3.1.1", "5"] = Field(default="5", description="MQTT version to speak to it.")
+
+
+class Limits(Section):
+    """What one device, one address and all of them together may take of the broker."""
+
+    handshake_timeout_s: Annotated[Seconds, duration_within("100ms", "2m")] = Field(
+        default=10.0,
+        description="From accepting a connection to the end of its TLS handshake; a small device needs seconds for RSA.",
+    )
+    connect_timeout_s: Annotated[Seconds, duration_within("100ms", "2m")] = Field(
+        default=5.0,
+        description="From the end of the handshake to a whole CONNECT: one packet.",
+    )
+    provisioning_idle_s: Annotated[Seconds, duration_within("1s", "1d")] = Field(
+        default=120.0,
+        description="A provisioning connection that asks nothing is closed after this, but never while an operation is "
+        "outstanding. Some SDKs stay connected after a refusal for as long as their process lives.",
+    )
+    keep_alive_max_s: Annotated[Seconds, duration_within("1s", "18h")] = Field(
+        default=1177.0,
+        description="Keep-alive that counts when a device asks for a longer one, or for none: what Azure allows.",
+    )
+    max_packet_bytes: Annotated[Bytes, size_within("1KiB", "1MiB")] = Field(
+        default=98304,
+        description="Largest packet after CONNECT: Azure's limit for a provisioning message.",
+    )
+    max_connect_packet_bytes: Annotated[Bytes, size_within("512B", "64KiB")] = Field(
+        default=4096,
+        description="Largest CONNECT, which nobody has been authenticated for; with a SAS token it is under 1 KiB.",
+    )
+    max_connections: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
+        default=10_000,
+        description="Open connections on all listeners; each takes a file descriptor (`LimitNOFILE` must allow it).",
+    )
+    connections_per_address: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
+        default=1000,
+        description="Open connections from one address: a tenth of all, so that one site cannot shut the others out.",
+    )
+    requests_per_min: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
+        default=120,
+        description="Requests a minute of one registration id; more are answered 429. SDKs poll every 2 s: 30.",
+    )
+    inflight: Annotated[int, Field(ge=1, le=1000)] = Field(
+        default=20,
+        description="Messages to one device that wait for its acknowledgement.",
+    )
+    write_buffer_bytes: Annotated[Bytes, size_within("16KiB", "64MiB")] = Field(
+        default=262_144,
+        description="Bytes that wait for a device that does not read; beyond it is cut off.",
+    )
+    filters_per_subscribe: Annotated[int, Field(ge=1, le=1000)] = Field(
+        default=16,
+        description="Topic filters in one SUBSCRIBE; an SDK sends one to five.",
+    )
+    topic_levels: Annotated[int, Field(ge=4, le=128)] = Field(
+        default=16,
+        description="Levels of a topic or a filter; the longest that Azure defines has nine.",
+    )
+
+
+def _default_listeners() -> tuple[Listener, ...]:
+    return (Listener(name="local", bind="127.0.0.1:1883"),)
+
+
+class Broker(Section):
+    """The MQTT broker that devices meet."""
+
+    mode: Literal["embedded", "external"] = Field(
+        default="embedded",
+        description='"embedded": provisiond is the broker. "external" is for a later version.',
+    )
+    listeners: tuple[Listener, ...] = Field(default_factory=_default_listeners)
+    limits: Limits = Limits()
+    external: External = External()
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.mode == "external":
+            raise ValueError('mode = "external" is not in this version; write mode = "embedded"')
+        if not self.listeners:
+            raise ValueError("there must be at least one [[broker.listeners]]")
+        _refuse_twins("[[broker.listeners]]", "name", [listener.name for listener in self.listeners])
+        binds = [listener.bind for listener in self.listeners if listener.address.port]
+        _refuse_twins("[[broker.listeners]]", "bind", binds)
+        return self
+
+
+class X509(Section):
+    """Certificate chains of devices."""
+
+    max_chain: Annotated[int, Field(ge=1, le=16)] = Field(
+        default=5,
+        description="Certificates that a device may present, its own included: three intermediates and a root.",
+    )
+    crl_files: tuple[FilePath, ...] = Field(
+        default=(),
+        description="Certificate revocation lists, PEM or DER, of the authorities in enrollment groups.",
+    )
+
+
+class Tpm(Section):
+    """TPM endorsement keys."""
+
+    ek_roots_dir: FilePath = Field(
+        default=Path("/etc/provisiond/tpm-roots.d"),
+        description="Certificates of the TPM makers that are trusted, one a file, PEM or DER.",
+    )
+
+
+class Attestation(Section):
+    """How devices may prove who they are."""
+
+    allowed: tuple[AttestationType, ...] = Field(
+        default=tuple(AttestationType),
+        description="Mechanisms that are accepted, whatever is enrolled.",
+    )
+    challenge_ttl_s: Annotated[Seconds, duration_within("1s", "1h")] = Field(
+        default=120.0,
+        description="How long a challenge may be answered; a slow TPM takes 10 s.",
+    )
+    clock_skew_s: Annotated[Seconds, duration_within("0s", "1d")] = Field(
+        default=120.0,
+        description="How wrong a device's clock may be when SAS tokens expire.",
+    )
+    x509: X509 = X509()
+    tpm: Tpm = Tpm()
+
+
+class RegistrationSettings(Section):
+    """What a registering device is told, and the defaults of enrollments."""
+
+    reply: Literal["auto", "poll", "immediate"] = Field(
+        default="auto",
+        description='"poll": 202, then 200 at the first poll, as Azure does. "immediate": 200 at once. '
+        '"auto": at once for clients that are known to take it, else poll.',
+    )
+    retry_after_s: Annotated[Seconds, duration_within("1s", "5m")] = Field(
+        default=3.0,
+        description="When a device is told to ask again, in whole seconds; what Azure says.",
+    )
+    default_allocation: AllocationPolicy = Field(
+        default=AllocationPolicy.HASHED,
+        description='How a hub is chosen where an enrollment does not say: "hashed" spreads by weight.',
+    )
+    reprovision: Literal["reprovisionandmigratedata", "reprovisionandresetdata", "never"] = Field(
+        default="reprovisionandmigratedata",
+        description="What happens when an assigned device registers again, where an enrollment does not say.",
+    )
+    unknown: Literal["reject"] = Field(
+        default="reject",
+        description='What happens to devices that nobody enrolled: "reject".',
+    )
+
+    @field_validator("retry_after_s")
+    @classmethod
+    def _check_whole_seconds(cls, seconds: float) -> float:
+        if seconds % 1:
+            raise ValueError("devices are told whole seconds")
+        return seconds
+
+    @field_validator("default_allocation")
+    @classmethod
+    def _check_allocation(cls, policy: AllocationPolicy) -> AllocationPolicy:
+        if policy in (AllocationPolicy.CUSTOM, AllocationPolicy.STATIC):
+            raise ValueError(f'"{policy}" needs an enrollment that says where to; write "hashed"')
+        return policy
+
+    @property
+    def reprovision_policy(self) -> ReprovisionPolicy:
+        """`reprovision`, as the decision takes it."""
+        return POLICIES[self.reprovision]
+
+
+class HubSettings(Section):
+    """A hub that devices are assigned to."""
+
+    name: Name = Field(description="Unique name; enrollments and the command line use it.")
+    type: Literal["embedded"] = Field(default="embedded", description='"embedded": provisiond itself is the hub.')
+    host: Annotated[str, AfterValidator(check_host_and_port)] = Field(
+        description="What devices are told to connect to; unique."
+    )
+    weight: Annotated[int, Field(ge=1, le=1000)] = Field(default=1, description="Share of new devices, 1 to 1000.")
+
+    def to_hub(self) -> Hub:
+        """The hub as decisions see it."""
+        return Hub(name=self.name, host=self.host, type=self.type, weight=self.weight)
+
+
+class Log(Section):
+    """What is logged to stderr, and how."""
+
+    level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="Least level that is shown."
+    )
+    format: Literal["auto", "console", "logfmt", "json"] = Field(
+        default="auto",
+        description='"auto": console on a terminal, logfmt elsewhere, with priorities under systemd.',
+    )
+
+
+class Metrics(Section):
+    """Prometheus metrics."""
+
+    enabled: bool = Field(default=True, description="Serve /metrics.")
+    bind: Bind = Field(default="127.0.0.1:9109", description="HOST:PORT; it is plain HTTP without authentication.")
+
+
+def _default_hubs() -> tuple[HubSettings, ...]:
+    return (HubSettings(name="local", host="localhost"),)
+
+
+class Settings(Section):
+    """The whole configuration."""
+
+    config_version: Literal[1] = Field(
+        default=CONFIG_VERSION,
+        description="Version of this file's format. Must be there: a file without it was cut short.",
+    )
+    service: Service = Service()
+    ca: Ca = Ca()
+    store: Store = Store()
+    broker: Broker = Broker()
+    attestation: Attestation = Attestation()
+    registration: RegistrationSettings = RegistrationSettings()
+    hubs: tuple[HubSettings, ...] = Field(default_factory=_default_hubs)
+    log: Log = Log()
+    metrics: Metrics = Metrics()
+
+    @model_validator(mode="after")
+    def _check_hubs(self) -> Self:
+        if not self.hubs:
+            raise ValueError("there must be at least one [[hubs]]")
+        _refuse_twins("[[hubs]]", "name", [hub.name for hub in self.hubs])
+        _refuse_twins("[[hubs]]", "host", [hub.host for hub in self.hubs])
+        return self
+
+    @property
+    def database_file(self) -> Path:
+        """The SQLite database, absolute when the state directory is."""
+        return self.service.state_dir / self.store.file
+
+    @property
+    def ca_dir(self) -> Path:
+        """The directory of the local certification authority."""
+        return self.ca.dir or self.service.state_dir / "ca"
+
+    def linked_hubs(self) -> tuple[Hub, ...]:
+        """The hubs as decisions see them."""
+        return tuple(hub.to_hub() for hub in self.hubs)
