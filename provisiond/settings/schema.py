@@ -163,7 +163,7 @@ class Limits(Section):
 
     handshake_timeout_s: Annotated[Seconds, duration_within("100ms", "2m")] = Field(
         default=10.0,
-        description="From accepting a connection to the end of its TLS handshake; a small device needs seconds for RSA.",
+        description="From accepting a connection to the end of its TLS handshake; small devices need seconds for RSA.",
     )
     connect_timeout_s: Annotated[Seconds, duration_within("100ms", "2m")] = Field(
         default=5.0,
@@ -361,6 +361,11 @@ class Metrics(Section):
 
     enabled: bool = Field(default=True, description="Serve /metrics.")
     bind: Bind = Field(default="127.0.0.1:9109", description="HOST:PORT; it is plain HTTP without authentication.")
+
+    @property
+    def address(self) -> SocketAddress:
+        """`bind`, read."""
+        return parse_bind(self.bind)
 
 
 def _default_hubs() -> tuple[HubSettings, ...]:
