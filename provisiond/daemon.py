@@ -7,7 +7,7 @@ import signal
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 import structlog
 
@@ -54,7 +54,7 @@ class Daemon:
         self._metrics = Metrics()
         self._hubs = ConfiguredHubs(settings.linked_hubs())
 
-    async def __aenter__(self) -> "Daemon":
+    async def __aenter__(self) -> Self:
         async with contextlib.AsyncExitStack() as resources:
             await self._start(resources)
             self._resources = resources.pop_all()

@@ -9,7 +9,8 @@ from provisiond.errors import StoreUnavailable, VersionConflict
 from provisiond.model import AttestationType, AuditRecord, Enrollment, EnrollmentKind, Hub, Registration
 from provisiond.ports import FactsQuery, StoredFacts, Write
 
-NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+# The certificate factory makes certificates that are valid today.
+NOW = datetime.now(UTC).replace(microsecond=0)
 
 
 @dataclass

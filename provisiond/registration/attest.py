@@ -164,4 +164,5 @@ class _Attempt:
                 id_scope=self.policy.id_scope,
                 now=self.now,
                 clock_skew_s=self.policy.clock_skew_s,
+                trace=self.trace,
             )
