@@ -181,8 +181,7 @@ def main(arguments: Sequence[str]) -> None:
     directory = Path(tempfile.mkdtemp(prefix="provisiond-bench-"))
     try:
         service = Service(directory / "provisiond")
-        port = servers.pick_port()
-        service.configure(tls_bind=f"127.0.0.1:{port}")
+        service.configure()
         cases = [
             make_x509_case(service, "X.509", 0),
             make_x509_case(service, "X.509, two intermediates", 2),
@@ -195,7 +194,7 @@ def main(arguments: Sequence[str]) -> None:
                     ours = Server(
                         name="provisiond, registration",
                         pid=daemon.process.pid,
-                        work=load.Load(("127.0.0.1", port), case.context, load.register),
+                        work=load.Load(("127.0.0.1", daemon.port(tls=True)), case.context, load.register),
                     )
                     theirs = Server(
                         name="mosquitto, CONNECT",

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from tests.bench.servers import pick_port
 from tests.certificates import make_ca, make_leaf
 from tests.system.daemon import PYTHON_SDK_PORT, Daemon, Service, run_daemon
 
@@ -34,12 +33,7 @@ class Fleet:
 def service(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Service:
     """A service on port 8883 that answers as the module's REPLY says (`auto` by default)."""
     made = Service(tmp_path_factory.mktemp("service") / "provisiond")
-    made.configure(
-        tls_bind=f"127.0.0.1:{PYTHON_SDK_PORT}",
-        plain_bind=f"127.0.0.1:{pick_port()}",
-        reply=getattr(request.module, "REPLY", "auto"),
-        retry_after="1s",
-    )
+    made.configure(tls_port=PYTHON_SDK_PORT, reply=getattr(request.module, "REPLY", "auto"), retry_after="1s")
     return made
 
 

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -45,16 +45,21 @@ class Service:
         self.ca_file = directory / "ca" / "root.crt"
         self.init = run_command("init", "--dir", directory, "--host", "localhost", "--id-scope", ID_SCOPE, "--yes")
 
-    def configure(self, *, tls_bind: str, plain_bind: str = "127.0.0.1:0", **registration: str) -> None:
-        """Change the listeners' addresses and keys of `[registration]` in the configuration file."""
+    def configure(self, *, tls_port: int = 0, hubs: Sequence[Mapping[str, object]] = (), **registration: str) -> None:
+        """Put the listeners on loopback (port 0: any free one), and change `[registration]` and the hubs."""
         document: Any = tomlkit.parse(self.config_file.read_text())
         for listener in document["broker"]["listeners"]:
-            listener["bind"] = tls_bind if listener.get("tls") else plain_bind
-        if "metrics" in document:
-            document["metrics"]["enabled"] = False  # its fixed port may be taken on the machine that runs the tests
-        if registration:
-            document.setdefault("registration", tomlkit.table()).update(registration)
+            listener["bind"] = f"127.0.0.1:{tls_port if listener.get('tls') else 0}"
+        document["metrics"] = {"enabled": False}  # several daemons would want its one port
+        document.setdefault("registration", {}).update(registration)
+        if hubs:
+            document["hubs"] = hubs
         self.config_file.write_text(tomlkit.dumps(document))
+
+    def listener(self, *, tls: bool) -> str:
+        """The name of the listener with or without TLS."""
+        document: Any = tomlkit.parse(self.config_file.read_text())
+        return next(row["name"] for row in document["broker"]["listeners"] if row.get("tls", False) is tls)
 
     def command(self, *arguments: object, expect: int = 0) -> Any:
         """What a command prints as JSON; None when it prints nothing."""
@@ -92,6 +97,11 @@ class Daemon:
         """Return when the daemon logs `ready`; fail with its log when it does not."""
         became_ready = self._ready.wait(READY_TIMEOUT_S)
         assert became_ready and self.ready_line, f"the daemon is not ready:\n{self.text_log}"
+
+    def port(self, *, tls: bool) -> int:
+        """Where its listener with or without TLS really is."""
+        address: str = self.ready_line[f"listener_{self.service.listener(tls=tls)}"]
+        return int(address.rpartition(":")[2])
 
     def stop(self) -> int:
         """Ask it to end (SIGTERM); its exit code."""

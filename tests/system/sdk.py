@@ -80,7 +80,9 @@ def _locked(path: Path) -> Iterator[None]:
 
 def _make_python_environment(directory: Path) -> None:
     subprocess.run([sys.executable, "-m", "venv", directory], check=True)
-    subprocess.run([directory / "bin" / "python", "-m", "pip", "install", "--quiet", PYTHON_SDK], check=True)
+    subprocess.run(
+        [directory / "bin" / "python", "-m", "pip", "install", "--quiet", "--use-pep517", PYTHON_SDK], check=True
+    )
 
 
 def _make_node_environment(directory: Path) -> None:

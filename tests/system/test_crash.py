@@ -7,11 +7,9 @@ import secrets
 from pathlib import Path
 
 import pytest
-import tomlkit
 
 from tests.bench import packets
 from tests.bench.devices import Device, make_symmetric_key_device
-from tests.bench.servers import pick_port
 from tests.system.daemon import ID_SCOPE, Daemon, Service, run_daemon
 
 DEVICES = 200
@@ -21,23 +19,21 @@ HUBS = ("hub-a", "hub-b", "hub-c")
 
 
 @pytest.fixture
-def port() -> int:
-    return pick_port()
+def service(tmp_path: Path) -> Service:
+    """A service with three hubs."""
+    made = Service(tmp_path / "provisiond")
+    made.configure(hubs=[{"name": name, "type": "embedded", "host": f"{name}.test"} for name in HUBS])
+    return made
 
 
 @pytest.fixture
-def devices(tmp_path: Path, port: int) -> tuple[Service, list[Device]]:
-    """A service with three hubs and one symmetric-key group, and 200 devices of the group."""
-    service = Service(tmp_path / "provisiond")
-    service.configure(tls_bind=f"127.0.0.1:{pick_port()}", plain_bind=f"127.0.0.1:{port}")
-    document = tomlkit.parse(service.config_file.read_text())
-    document["hubs"] = [{"name": name, "type": "embedded", "host": f"{name}.test", "weight": 1} for name in HUBS]
-    service.config_file.write_text(tomlkit.dumps(document))
+def fleet(service: Service, tmp_path: Path) -> list[Device]:
+    """200 devices of one symmetric-key group."""
     key, path = secrets.token_bytes(64), tmp_path / "group.key"
     path.touch(mode=0o600)
     path.write_text(base64.b64encode(key).decode())
     service.enroll_group("group", primary_key_file=path)
-    return service, [make_symmetric_key_device(f"device-{n}", key, ID_SCOPE) for n in range(DEVICES)]
+    return [make_symmetric_key_device(f"device-{n}", key, ID_SCOPE) for n in range(DEVICES)]
 
 
 async def expect(reader: asyncio.StreamReader, buffer: bytearray, packet_type: int) -> bytes:
@@ -67,34 +63,34 @@ async def register(device: Device, port: int) -> str:
         writer.transport.abort()
 
 
-async def register_all(devices: list[Device], port: int, kill_after: Daemon | None = None) -> dict[str, str]:
-    """What every device heard, all of them at once; `kill_after` dies when enough have heard."""
+async def register_all(fleet: list[Device], daemon: Daemon, *, kill: bool = False) -> dict[str, str]:
+    """What every device heard, all of them at once; with `kill` the daemon dies when enough have heard."""
     heard: dict[str, str] = {}
+    port = daemon.port(tls=False)
 
     async def visit(device: Device) -> None:
         try:
             async with asyncio.timeout(DEVICE_TIMEOUT_S):
                 heard[device.registration_id] = await register(device, port)
         except ConnectionError:
-            assert kill_after is not None
-        if kill_after is not None and len(heard) == HEARD_BEFORE_THE_KILL:
-            kill_after.process.kill()
+            assert kill
+        if kill and len(heard) == HEARD_BEFORE_THE_KILL:
+            daemon.process.kill()
 
     async with asyncio.TaskGroup() as group:
-        for device in devices:
+        for device in fleet:
             group.create_task(visit(device), name=device.registration_id)
     return heard
 
 
-async def test_kill_9_loses_no_device_that_has_heard_assigned(devices: tuple[Service, list[Device]], port: int) -> None:
-    service, fleet = devices
+async def test_kill_9_loses_no_device_that_has_heard_assigned(service: Service, fleet: list[Device]) -> None:
     daemon = Daemon(service)
     daemon.wait_until_ready()
-    heard = await register_all(fleet, port, kill_after=daemon)
+    heard = await register_all(fleet, daemon, kill=True)
     daemon.kill()
     assert HEARD_BEFORE_THE_KILL <= len(heard) < DEVICES
 
-    with run_daemon(service):
+    with run_daemon(service) as restarted:
         rows = service.command("registration", "list", "-o", "json", "--limit", DEVICES)
         kept = {row["registrationId"]: row for row in rows}
         assert len(kept) == len(rows)  # one row, and so one hub, for each
@@ -102,7 +98,7 @@ async def test_kill_9_loses_no_device_that_has_heard_assigned(devices: tuple[Ser
         assert lost == {}
         assert {kept[name]["status"] for name in heard} == {"assigned"}
 
-        again = await register_all(fleet, port)
+        again = await register_all(fleet, restarted)
     assert again.keys() == {device.registration_id for device in fleet}
-    assert {name: again[name] for name in heard} == heard
+    assert {name: again[name] for name in kept} == {name: row["assignedHub"] for name, row in kept.items()}
     assert set(again.values()) == {f"{name}.test" for name in HUBS}
