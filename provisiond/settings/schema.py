@@ -246,9 +246,10 @@ class Broker(Section):
 class X509(Section):
     """Certificate chains of devices."""
 
-    max_chain: Annotated[int, Field(ge=1, le=16)] = Field(
+    max_chain: Annotated[int, Field(ge=1, le=8)] = Field(
         default=5,
-        description="Certificates that a device may present, its own included: three intermediates and a root.",
+        description="Authorities above a device's certificate, the enrolled one included; 1 to 8. Five is a root, three "
+        "intermediates and one to spare.",
     )
     crl_files: tuple[FilePath, ...] = Field(
         default=(),
