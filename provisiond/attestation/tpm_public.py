@@ -1,0 +1,139 @@
+"""What a TPM object is: its template, its public area, its Name.
+
+Source: TPM 2.0 Part 1 16 and 27, Part 2 12.2. The octets are read and written in `tpm_structures`.
+"""
+
+from dataclasses import dataclass, field
+from typing import Final
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+
+from provisiond.attestation.tpm_algorithms import ObjectAttributes, TpmAlgorithm, TpmCurve, TpmHash
+from provisiond.attestation.tpm_octets import sized
+from provisiond.errors import TpmStructureError
+
+RSA_DEFAULT_EXPONENT: Final = 65537
+
+AsymmetricKey = rsa.RSAPublicKey | ec.EllipticCurvePublicKey
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TpmScheme:
+    """What a key does with its numbers (TPMT_*_SCHEME).
+
+    Args:
+        hash: None for NULL and RSAES.
+        kdf: key derivation of the XOR scheme.
+        count: ECDAA's counter.
+    """
+
+    algorithm: TpmAlgorithm = TpmAlgorithm.NULL
+    hash: TpmHash | None = None
+    kdf: TpmAlgorithm | None = None
+    count: int | None = None
+
+
+NULL_SCHEME: Final = TpmScheme()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TpmTemplate:
+    """A public area without `unique`: everything about a key but the key itself.
+
+    Args:
+        authorization_policy: authPolicy, empty or as long as a digest of `name_hash`.
+        symmetric_key_bits: AES-CFB key size that protects the key's children; 0 when there is none.
+        exponent: as on the wire; 0 stands for 65537.
+    """
+
+    object_type: TpmAlgorithm
+    name_hash: TpmHash
+    attributes: ObjectAttributes
+    authorization_policy: bytes = b""
+    symmetric_key_bits: int = 0
+    scheme: TpmScheme = NULL_SCHEME
+    key_bits: int = 0
+    exponent: int = 0
+    curve: TpmCurve | None = None
+    kdf: TpmScheme = NULL_SCHEME
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TpmPublic:
+    """A public area as it was received.
+
+    Args:
+        octets: TPMT_PUBLIC, without the size in front.
+        unique: modulus; or x and y; or digest.
+        key: the same key for `cryptography`; None for KEYEDHASH and SYMCIPHER.
+    """
+
+    octets: bytes
+    template: TpmTemplate
+    unique: tuple[bytes, ...]
+    key: AsymmetricKey | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def tpm2b(self) -> bytes:
+        """TPM2B_PUBLIC: what enrollments hold and devices send."""
+        return sized(self.octets)
+
+    @property
+    def name_hash(self) -> TpmHash:
+        """Algorithm of the Name, and of everything that protects the key's children."""
+        return self.template.name_hash
+
+    @property
+    def attributes(self) -> ObjectAttributes:
+        """What the key is and may do."""
+        return self.template.attributes
+
+    @property
+    def name(self) -> bytes:
+        """Algorithm and digest of the octets as received: `nameAlg ‖ H(TPMT_PUBLIC)` (TPM 2.0 Part 1 16)."""
+        name_hash = self.template.name_hash
+        return name_hash.algorithm.to_bytes(2, "big") + name_hash.digest(self.octets)
+
+    @property
+    def spki_der(self) -> bytes:
+        """DER SubjectPublicKeyInfo of an asymmetric key.
+
+        Raises:
+            TpmStructureError: the object is not an asymmetric key.
+        """
+        if self.key is None:
+            raise TpmStructureError("not an asymmetric key", clause="RFC 5280 4.1.2.7")
+        return self.key.public_bytes(
+            serialization.Encoding.DER,
+            serialization.PublicFormat.SubjectPublicKeyInfo,
+        )
+
+
+def qualified_name(parent: bytes, public: TpmPublic) -> bytes:
+    """Qualified Name of a key below `parent`: a Qualified Name, or a hierarchy's 4-octet handle (Part 1 16)."""
+    name_hash = public.name_hash
+    return name_hash.algorithm.to_bytes(2, "big") + name_hash.digest(parent + public.name)
+
+
+def load_key(template: TpmTemplate, unique: tuple[bytes, ...]) -> AsymmetricKey | None:
+    """Make the key of a public area usable; None when it is not an asymmetric one.
+
+    Raises:
+        TpmStructureError: the numbers are no key: an even or short modulus, a point off the curve.
+    """
+    try:
+        if template.curve is not None:
+            point = b"\x04" + unique[0] + unique[1]
+            return ec.EllipticCurvePublicKey.from_encoded_point(template.curve.primitive, point)
+        if template.object_type is TpmAlgorithm.RSA:
+            modulus = unique[0]
+            # The top bit makes it keyBits long; `cryptography` takes even moduli of some sizes.
+            if modulus[0] < 0x80 or modulus[-1] & 1 == 0:
+                raise TpmStructureError("RSA modulus is even or short", clause="TPM 2.0 Part 2 TPM2B_PUBLIC_KEY_RSA")
+            numbers = rsa.RSAPublicNumbers(template.exponent or RSA_DEFAULT_EXPONENT, int.from_bytes(modulus, "big"))
+            return numbers.public_key()
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise TpmStructureError(f"not a key: {error}", clause="TPM 2.0 Part 2 TPMU_PUBLIC_ID") from error
+    return None
