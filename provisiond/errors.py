@@ -3,6 +3,7 @@
     ProvisiondError
     ├── DeviceFault                 the device's request is at fault; answered on the wire with a code
     │   ├── MalformedRequest        400004  not a request of this protocol
+    │   │   └── TpmStructureError           a TPM structure in it is not one
     │   ├── AttestationError        401002  the evidence does not prove the claimed identity
     │   ├── NotFound                404202  no such operation, or no such operation of this device
     │   ├── UnknownOperation        404001  a `$dps` or native operation that does not exist
@@ -12,6 +13,7 @@
     │   ├── StoreError              the database did not do what was asked
     │   │   ├── SchemaTooNew        the database was written by a newer provisiond
     │   │   ├── VersionConflict     somebody else committed first; read and decide again
+    │   │   ├── CorruptRecord       a stored record is not what was written
     │   │   └── StoreUnavailable    full, read-only, locked or broken
     │   └── AllocationError         400208  no hub can take the device
     ├── ConnectRefused              the MQTT CONNECT is inconsistent; carries the CONNACK return code
@@ -59,6 +61,24 @@ class DeviceFault(ProvisiondError):
 
 class MalformedRequest(DeviceFault):
     """The bytes are not a request of this protocol."""
+
+
+class TpmStructureError(MalformedRequest):
+    """The octets are not the TPM 2.0 structure they should be.
+
+    Every parser in `attestation/tpm_*` raises this and nothing else, whatever the octets. What a well-formed structure
+    says may still be refused: that is an `AttestationError`.
+
+    Args:
+        reason: what was wrong, for the operator.
+        clause: where the layout comes from, such as `TPM 2.0 Part 2 TPMT_PUBLIC`.
+    """
+
+    finding: ClassVar[str] = "tpm-structure"
+
+    def __init__(self, reason: str, *, clause: str = "") -> None:
+        super().__init__(reason)
+        self.clause = clause
 
 
 class AttestationError(DeviceFault):
@@ -136,6 +156,20 @@ class VersionConflict(StoreError):
 
 class StoreUnavailable(StoreError):
     """The database is full, read-only, locked or broken: nothing was committed."""
+
+
+class CorruptRecord(StoreError):
+    """A stored record is not what was written: a flipped bit, or an edit by hand. Restore a backup.
+
+    Args:
+        table: where it is.
+        key: its key there, as far as it can still be read.
+    """
+
+    def __init__(self, table: str, key: str) -> None:
+        super().__init__(f"the record {key!r} in table {table} is damaged; `provisiond db check` lists what else is")
+        self.table = table
+        self.key = key
 
 
 class AllocationError(ServerFault):
