@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import tomlkit
 
@@ -76,7 +76,7 @@ class Service:
 
 
 class Daemon:
-    """A running `provisiond run`."""
+    """`provisiond run`; `with` waits until it is ready, and kills it if it still runs at the end."""
 
     def __init__(self, service: Service) -> None:
         self.service = service
@@ -93,10 +93,14 @@ class Daemon:
         self._reader = threading.Thread(target=self._read_log, name="daemon log", daemon=True)
         self._reader.start()
 
-    def wait_until_ready(self) -> None:
-        """Return when the daemon logs `ready`; fail with its log when it does not."""
-        became_ready = self._ready.wait(READY_TIMEOUT_S)
-        assert became_ready and self.ready_line, f"the daemon is not ready:\n{self.text_log}"
+    def __enter__(self) -> Self:
+        if not (self._ready.wait(READY_TIMEOUT_S) and self.ready_line):
+            self.kill()
+            raise AssertionError(f"the daemon is not ready:\n{self.text_log}")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
 
     def port(self, *, tls: bool) -> int:
         """Where its listener with or without TLS really is."""
@@ -140,15 +144,10 @@ class Daemon:
 @contextmanager
 def run_daemon(service: Service) -> Iterator[Daemon]:
     """A ready daemon, which must then end cleanly within `STOP_TIMEOUT_S` when it is told to."""
-    daemon = Daemon(service)
-    try:
-        daemon.wait_until_ready()
+    with Daemon(service) as daemon:
         yield daemon
-    except BaseException:
-        daemon.kill()
-        raise
-    assert daemon.stop() == 0, daemon.text_log
-    assert "Traceback" not in daemon.text_log, daemon.text_log
+        assert daemon.stop() == 0, daemon.text_log
+        assert "Traceback" not in daemon.text_log, daemon.text_log
 
 
 def _enrollment_options(options: dict[str, object]) -> list[str]:

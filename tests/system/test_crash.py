@@ -84,10 +84,8 @@ async def register_all(fleet: list[Device], daemon: Daemon, *, kill: bool = Fals
 
 
 async def test_kill_9_loses_no_device_that_has_heard_assigned(service: Service, fleet: list[Device]) -> None:
-    daemon = Daemon(service)
-    daemon.wait_until_ready()
-    heard = await register_all(fleet, daemon, kill=True)
-    daemon.kill()
+    with Daemon(service) as daemon:
+        heard = await register_all(fleet, daemon, kill=True)
     assert HEARD_BEFORE_THE_KILL <= len(heard) < DEVICES
 
     with run_daemon(service) as restarted:
