@@ -85,6 +85,19 @@ class Write:
     audit: AuditRecord | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredChallenge:
+    """A challenge that was taken out: it serves this one try. Whether it has expired is the caller's to judge.
+
+    Args:
+        challenge: what `put_challenge` was given, a JSON text.
+        expires_at: aware UTC.
+    """
+
+    challenge: bytes
+    expires_at: datetime
+
+
 class DecisionStore(Protocol):
     """What the pipeline needs of the store."""
 
@@ -104,6 +117,22 @@ class DecisionStore(Protocol):
         Raises:
             VersionConflict: the record's version is not `expected_version`; nothing of this write was stored.
             StoreUnavailable: nothing of this write was stored.
+        """
+        ...
+
+    async def put_challenge(self, *, key: str, challenge: bytes, expires_at: datetime) -> None:
+        """Keep the challenge of a registration (lower-case id); it replaces an older one of the same id.
+
+        Raises:
+            StoreUnavailable: it was not stored.
+        """
+        ...
+
+    async def take_challenge(self, key: str) -> StoredChallenge | None:
+        """Take the challenge of a registration out, durably, so that it serves one try, right or wrong.
+
+        Raises:
+            StoreUnavailable: it may still be there; nothing may be verified with it.
         """
         ...
 

@@ -1,0 +1,199 @@
+"""Copies of the database that can be relied upon, and what is wrong with one that cannot.
+
+A live file is never copied as a file: the newest commits are in the write-ahead log beside it.
+"""
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from itertools import islice
+from pathlib import Path
+from typing import Final
+
+from provisiond.errors import CorruptRecord, InvalidArgument, StoreUnavailable
+from provisiond.model import EnrollmentKind
+from provisiond.store import audit, enrollments, rows, schema
+from provisiond.store.connection import FATAL_CODES, connect_here, primary_code, transaction, unavailable
+
+PROBLEMS_MAX: Final = 100
+"""Problems listed; a file with more needs its backup, not a longer list."""
+
+_IN_USE_TIMEOUT_S: Final = 1.0
+
+
+def write_backup(connection: sqlite3.Connection, database: Path, target: Path) -> None:
+    """Write a copy of the database as it is now, as one file of mode 0600; the daemon may go on writing.
+
+    A file of that name is replaced, and only by a copy that is complete, sound and on disk.
+
+    Raises:
+        InvalidArgument: the target is the database itself.
+        StoreUnavailable: the copy is damaged.
+        OSError: the target cannot be written.
+        sqlite3.Error: the database cannot be read, or the target not be written.
+    """
+    if target.exists() and target.samefile(database):
+        raise InvalidArgument(f"{target} is the database itself")
+    with _written_beside(target) as part:
+        _copy(connection, part)
+
+
+def restore_backup(source: Path, target: Path) -> None:
+    """Put a backup in the database's place; the daemon must not be running. What was there is kept beside it.
+
+    The database that was there becomes `provisiond.db.before-restore`.
+
+    Raises:
+        SchemaTooNew: the backup was written by a newer provisiond.
+        StoreUnavailable: the backup is damaged or no backup; the database is in use; the disk failed.
+    """
+    try:
+        with closing(connect_here(source, read_only=True)) as backup, _written_beside(target) as part:
+            _require_sound(backup, source)
+            _copy(backup, part)
+            _set_aside(target)
+    except (sqlite3.Error, OSError) as error:
+        raise unavailable(error) from error
+
+
+def problems(connection: sqlite3.Connection) -> tuple[str, ...]:
+    """What is wrong with a database, at most 100 lines for the operator; empty when nothing is.
+
+    Pages, references, the digest of every row, the columns beside the records, counters, audit chain.
+
+    Raises:
+        sqlite3.Error: the database cannot be read.
+    """
+    with transaction(connection, "DEFERRED"):
+        return tuple(islice(_problems(connection), PROBLEMS_MAX))
+
+
+def _problems(connection: sqlite3.Connection) -> Iterator[str]:
+    sound = True
+    for (line,) in connection.execute(f"PRAGMA integrity_check({PROBLEMS_MAX:d})"):
+        if line != b"ok":
+            sound = False
+            yield line.decode(errors="backslashreplace")
+    if not sound:
+        return  # what a damaged tree says about its rows is noise
+    for table, row_id, parent, _ in connection.execute("PRAGMA foreign_key_check"):
+        yield f"row {row_id} of {table.decode()} refers to a missing row of {parent.decode()}"
+    digest = rows.RowDigest(rows.read_digest_key(connection))
+    yield from _enrollment_problems(connection, digest)
+    yield from _registration_problems(connection, digest)
+    yield from _count_problems(connection)
+    verdict = audit.verify(connection)
+    if verdict.problem is not None:
+        yield f"audit: {verdict.problem}"
+
+
+def _enrollment_problems(connection: sqlite3.Connection, digest: rows.RowDigest) -> Iterator[str]:
+    certificates: dict[int, set[bytes]] = {}
+    for subject_hash, owner in connection.execute("SELECT subject_hash, enrollment FROM enrollment_certificate"):
+        certificates.setdefault(owner, set()).add(subject_hash)
+    found = connection.execute("SELECT id, key, kind, attestation_type, digest, record FROM enrollment")
+    for row_id, key, kind, attestation_type, stored, record in found:
+        try:
+            digest.check(stored, rows.ENROLLMENT, key, kind, record)
+        except CorruptRecord as error:
+            yield str(error)
+            continue
+        enrollment = rows.enrollment(EnrollmentKind(kind.decode()), record)
+        expected = {subject_hash.encode() for subject_hash in enrollments.subject_hashes(enrollment)}
+        if attestation_type.decode() != enrollment.attestation_type or certificates.get(row_id, set()) != expected:
+            yield f"the columns of enrollment {enrollment.key!r} do not agree with its record"
+
+
+def _registration_problems(connection: sqlite3.Connection, digest: rows.RowDigest) -> Iterator[str]:
+    found = connection.execute("SELECT key, version, status, hub, group_key, digest, record FROM registration")
+    for key, version, status, hub, group_key, stored, record in found:
+        try:
+            digest.check(stored, rows.REGISTRATION, key, b"%d" % version, record)
+        except CorruptRecord as error:
+            yield str(error)
+            continue
+        row = rows.registration_row(rows.registration(record), digest)
+        columns = (row.version, row.status.encode(), _octets(row.hub), _octets(row.group_key))
+        if columns != (version, status, hub, group_key):
+            yield f"the columns of registration {row.key!r} do not agree with its record"
+
+
+def _count_problems(connection: sqlite3.Connection) -> Iterator[str]:
+    counted = connection.execute("SELECT status, coalesce(hub, ''), count(*) FROM registration GROUP BY 1, 2")
+    kept = connection.execute("SELECT status, hub, total FROM registration_count WHERE total <> 0")
+    if set(counted.fetchall()) != set(kept.fetchall()):
+        yield "the counters of registrations by status and hub do not agree with the registrations"
+
+
+def _octets(text: str | None) -> bytes | None:
+    return None if text is None else text.encode()
+
+
+def _require_sound(backup: sqlite3.Connection, source: Path) -> None:
+    version = schema.current_version(backup)
+    schema.require_known(version, len(schema.migrations()))
+    if version == 0:
+        raise StoreUnavailable(f"{source} is empty: it is no backup")
+    integrity = backup.execute("PRAGMA integrity_check(1)").fetchone()[0]
+    found: tuple[str, ...] = (integrity.decode(),) if integrity != b"ok" else ()
+    if version == len(schema.migrations()):  # an older one's rows are looked at after its migration
+        found = found or problems(backup)
+    if found:
+        raise StoreUnavailable(f"{source} is damaged and was not restored: {found[0]}")
+
+
+def _set_aside(target: Path) -> None:
+    """Keep the present database under another name, with nothing left in its log.
+
+    Raises:
+        StoreUnavailable: a process has it open.
+    """
+    if not target.exists():
+        return
+    try:
+        with closing(connect_here(target, read_only=False, busy_timeout_s=_IN_USE_TIMEOUT_S)) as connection:
+            connection.execute("PRAGMA journal_mode=DELETE")  # takes its log in, and fails while others have it open
+    except sqlite3.Error as error:
+        if primary_code(error) not in FATAL_CODES:
+            raise StoreUnavailable(f"{target} is in use; stop the daemon first ({error})") from error
+    kept = target.with_name(f"{target.name}.before-restore")
+    kept.unlink(missing_ok=True)
+    kept.hardlink_to(target)
+    for suffix in ("-wal", "-shm"):  # a damaged database's log must not be played into the restored one
+        target.with_name(target.name + suffix).unlink(missing_ok=True)
+
+
+def _copy(connection: sqlite3.Connection, path: Path) -> None:
+    with closing(sqlite3.connect(path)) as target:
+        connection.backup(target)
+        target.execute("PRAGMA journal_mode=DELETE")  # one file, without a log beside it
+        integrity = target.execute("PRAGMA integrity_check(1)").fetchone()[0]
+    if integrity != "ok":
+        raise StoreUnavailable(f"the copy is damaged: {integrity}")
+
+
+@contextmanager
+def _written_beside(target: Path) -> Iterator[Path]:
+    """Give a new file in the same directory, which takes the target's name once it is on disk."""
+    part = target.with_name(f".{target.name}.{os.getpid()}.part")
+    part.unlink(missing_ok=True)
+    try:
+        os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        yield part
+        _fsync(part)
+        part.replace(target)
+        _fsync(target.parent)
+    except BaseException:
+        for left in (part, part.with_name(f"{part.name}-journal")):
+            with suppress(OSError):
+                left.unlink(missing_ok=True)
+        raise
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,141 @@
+"""The SQL of the enrollment table. Functions run inside the caller's transaction, on its connection's thread."""
+
+import sqlite3
+from hashlib import sha256
+
+from cryptography import x509
+
+from provisiond.errors import AlreadyExists, EtagMismatch, InvalidArgument, RecordNotFound
+from provisiond.model import Enrollment, EnrollmentKind, X509Material
+from provisiond.store import rows
+
+
+def subject_hashes(enrollment: Enrollment) -> tuple[str, ...]:
+    """SHA-256 (lower-case hexadecimal) of the DER subject Name of each CA certificate of a group; none for the rest.
+
+    Raises:
+        InvalidArgument: a certificate cannot be parsed.
+    """
+    material = enrollment.attestation
+    if enrollment.kind is not EnrollmentKind.GROUP or not isinstance(material, X509Material):
+        return ()
+    try:
+        subjects = [x509.load_der_x509_certificate(der).subject.public_bytes() for der in material.certificates]
+    except ValueError as error:
+        raise InvalidArgument(f"a certificate of {enrollment.id!r} cannot be parsed: {error}") from error
+    return tuple(dict.fromkeys(sha256(subject).hexdigest() for subject in subjects))
+
+
+def insert(connection: sqlite3.Connection, row: rows.EnrollmentRow, hashes: tuple[str, ...]) -> None:
+    """Add a record.
+
+    Raises:
+        AlreadyExists: there is one of that kind and key.
+    """
+    cursor = connection.execute(
+        "INSERT INTO enrollment (key, kind, attestation_type, record, digest) VALUES (?, ?, ?, ?, ?)"
+        " ON CONFLICT (key, kind) DO NOTHING",
+        (row.key, row.kind, row.attestation_type, row.record, row.digest),
+    )
+    if cursor.rowcount == 0:
+        raise AlreadyExists(f"{_name(row.kind)} {row.key!r} exists")
+    _insert_certificates(connection, cursor.lastrowid, hashes)
+
+
+def replace(
+    connection: sqlite3.Connection,
+    row: rows.EnrollmentRow,
+    hashes: tuple[str, ...],
+    *,
+    if_match: str | None,
+    digest: rows.RowDigest,
+) -> None:
+    """Replace a record.
+
+    Raises:
+        RecordNotFound: there is none.
+        EtagMismatch: it has changed since `if_match` was read.
+        CorruptRecord: the stored one is damaged, and `if_match` cannot be compared.
+    """
+    row_id = _require(connection, EnrollmentKind(row.kind), row.key, if_match=if_match, digest=digest)
+    connection.execute(
+        "UPDATE enrollment SET attestation_type = ?, record = ?, digest = ? WHERE id = ?",
+        (row.attestation_type, row.record, row.digest, row_id),
+    )
+    if row.kind == EnrollmentKind.GROUP:
+        connection.execute("DELETE FROM enrollment_certificate WHERE enrollment = ?", (row_id,))
+        _insert_certificates(connection, row_id, hashes)
+
+
+def remove(
+    connection: sqlite3.Connection, kind: EnrollmentKind, key: str, *, if_match: str | None, digest: rows.RowDigest
+) -> None:
+    """Remove a record and what refers to it.
+
+    Raises:
+        RecordNotFound: there is none.
+        EtagMismatch: it has changed since `if_match` was read.
+        CorruptRecord: the stored one is damaged, and `if_match` cannot be compared.
+    """
+    row_id = _require(connection, kind, key, if_match=if_match, digest=digest)
+    connection.execute("DELETE FROM enrollment WHERE id = ?", (row_id,))
+
+
+def load(connection: sqlite3.Connection, kind: EnrollmentKind, key: str, digest: rows.RowDigest) -> Enrollment | None:
+    """One record, or None.
+
+    Raises:
+        CorruptRecord: it is damaged.
+    """
+    found = connection.execute(
+        "SELECT key, digest, record FROM enrollment WHERE key = ? AND kind = ?", (rows.storable(key), kind.value)
+    ).fetchone()
+    return None if found is None else _decode(kind, found, digest)
+
+
+def page(
+    connection: sqlite3.Connection, kind: EnrollmentKind, *, after_key: str, limit: int, digest: rows.RowDigest
+) -> list[Enrollment]:
+    """Up to `limit` records in key order, after `after_key`.
+
+    Raises:
+        CorruptRecord: one is damaged.
+    """
+    # The kind is a constant in the text: only so does the planner see that the index of the groups will do.
+    found = connection.execute(
+        "SELECT key, digest, record FROM enrollment WHERE kind = 'group' AND key > ? ORDER BY key LIMIT ?"
+        if kind is EnrollmentKind.GROUP
+        else "SELECT key, digest, record FROM enrollment WHERE kind = 'individual' AND key > ? ORDER BY key LIMIT ?",
+        (rows.storable(after_key), limit),
+    )
+    return [_decode(kind, row, digest) for row in found]
+
+
+def _decode(kind: EnrollmentKind, row: tuple[bytes, bytes, bytes], digest: rows.RowDigest) -> Enrollment:
+    key, stored, record = row
+    digest.check(stored, rows.ENROLLMENT, key, kind.value.encode(), record)
+    return rows.enrollment(kind, record)
+
+
+def _require(
+    connection: sqlite3.Connection, kind: EnrollmentKind, key: str, *, if_match: str | None, digest: rows.RowDigest
+) -> int:
+    found = connection.execute(
+        "SELECT id, key, digest, record FROM enrollment WHERE key = ? AND kind = ?", (rows.storable(key), kind.value)
+    ).fetchone()
+    if found is None:
+        raise RecordNotFound(f"there is no {_name(kind)} {key!r}")
+    if if_match not in (None, "*") and _decode(kind, found[1:], digest).etag != if_match:
+        raise EtagMismatch(f"{_name(kind)} {key!r} has changed since it was read")
+    return int(found[0])
+
+
+def _insert_certificates(connection: sqlite3.Connection, row_id: int | None, hashes: tuple[str, ...]) -> None:
+    connection.executemany(
+        "INSERT INTO enrollment_certificate (subject_hash, enrollment) VALUES (?, ?)",
+        [(subject_hash, row_id) for subject_hash in hashes],
+    )
+
+
+def _name(kind: str) -> str:
+    return "enrollment group" if kind == EnrollmentKind.GROUP else "individual enrollment"

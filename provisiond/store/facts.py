@@ -1,0 +1,185 @@
+"""What the pipeline asks before it decides: one group of questions, one statement, one snapshot."""
+
+import json
+import sqlite3
+from collections.abc import Iterable, Sequence
+from typing import Final, TypeVar
+
+from provisiond.errors import CorruptRecord
+from provisiond.model import Enrollment, EnrollmentKind, Registration
+from provisiond.ports import FactsQuery, StoredFacts
+from provisiond.store import rows
+from provisiond.store.connection import transaction
+
+T = TypeVar("T")
+
+# One statement sees one state of the database, so this needs no BEGIN and COMMIT; and 64 questions in one statement
+# take a tenth of the time of 64 statements.
+_FACTS: Final = """
+SELECT 'generation', value, NULL, NULL, NULL FROM meta WHERE name = 'generation'
+UNION ALL
+SELECT 'individual', key, NULL, digest, record FROM enrollment
+    WHERE kind = 'individual' AND key IN (SELECT value FROM json_each(?1))
+UNION ALL
+SELECT 'registration', key, version, digest, record FROM registration
+    WHERE key IN (SELECT value FROM json_each(?1))
+"""
+
+_FACTS_WITH_ISSUERS: Final = f"""{_FACTS}
+UNION ALL
+SELECT 'issuer', e.key, c.subject_hash, e.digest, NULL
+    FROM enrollment_certificate c JOIN enrollment e ON e.id = c.enrollment
+    WHERE c.subject_hash IN (SELECT value FROM json_each(?2))
+"""  # noqa: S608 - constants
+
+_GROUPS: Final = """
+SELECT key, attestation_type, digest, record FROM enrollment
+    WHERE kind = 'group' AND key IN (SELECT value FROM json_each(?)) ORDER BY key
+"""
+
+_SHARED_GROUPS: Final = """
+SELECT key, attestation_type, digest, record FROM enrollment
+    WHERE kind = 'group' AND attestation_type IN ('symmetricKey', 'tpm') ORDER BY key
+"""
+
+_GROUPS_REMEMBERED_MAX: Final = 4096
+"""Parsed CA groups, about 4 KiB each: more than a site has, and bounded."""
+
+Groups = tuple[Enrollment | CorruptRecord, ...]
+
+
+class FactsReader:
+    """Answers groups of questions; used on one connection's thread only.
+
+    Individual enrollments and registrations are read every time. A CA group is parsed once as long as its row's
+    digest is the same; the symmetric-key and TPM groups, which every such request needs all of, are read once as long
+    as the generation, which triggers on the enrollment table bump, is the same. Both are compared within the
+    statement that answers the question, so nothing is ever older than the question.
+    """
+
+    def __init__(self, digest: rows.RowDigest) -> None:
+        self._digest = digest
+        self._remembered: dict[bytes, tuple[bytes, Enrollment | CorruptRecord]] = {}
+        self._generation = -1
+        self._symmetric_key: Groups = ()
+        self._tpm: Groups = ()
+
+    def read(self, connection: sqlite3.Connection, queries: Sequence[FactsQuery]) -> list[StoredFacts | Exception]:
+        """Answer each question, or say why it cannot be: a damaged row harms only those who need it.
+
+        Raises:
+            sqlite3.Error: the database cannot be read.
+        """
+        snapshot = _Snapshot(connection, queries)
+        if not self._knows(snapshot):
+            with transaction(connection, "DEFERRED"):  # the groups and what refers to them, of one state
+                snapshot = _Snapshot(connection, queries)
+                self._learn(connection, snapshot)
+        return [self._answer(snapshot, query) for query in queries]
+
+    def _knows(self, snapshot: "_Snapshot") -> bool:
+        if snapshot.wants_shared and snapshot.generation != self._generation:
+            return False
+        return all(self._remembered.get(key, (b"",))[0] == digest for key, digest in snapshot.groups.items())
+
+    def _learn(self, connection: sqlite3.Connection, snapshot: "_Snapshot") -> None:
+        if len(self._remembered) > _GROUPS_REMEMBERED_MAX:
+            self._remembered.clear()
+        missing = [key for key, digest in snapshot.groups.items() if self._remembered.get(key, (b"",))[0] != digest]
+        for key, _, digest, record in connection.execute(_GROUPS, (_json_array(missing),)):
+            self._remembered[key] = (digest, self._group(key, digest, record))
+        if snapshot.wants_shared and snapshot.generation != self._generation:
+            shared = connection.execute(_SHARED_GROUPS).fetchall()
+            parsed = [(kind, self._group(key, digest, record)) for key, kind, digest, record in shared]
+            self._symmetric_key = tuple(group for kind, group in parsed if kind == b"symmetricKey")
+            self._tpm = tuple(group for kind, group in parsed if kind == b"tpm")
+            self._generation = snapshot.generation
+
+    def _group(self, key: bytes, digest: bytes, record: bytes) -> Enrollment | CorruptRecord:
+        try:
+            self._digest.check(digest, rows.ENROLLMENT, key, b"group", record)
+        except CorruptRecord as error:
+            return error
+        return rows.enrollment(EnrollmentKind.GROUP, record)
+
+    def _answer(self, snapshot: "_Snapshot", query: FactsQuery) -> StoredFacts | Exception:
+        key = query.registration_key.encode()
+        try:
+            return StoredFacts(
+                individual=self._individual(key, snapshot.individuals.get(key)),
+                groups=self._groups(snapshot, query),
+                registration=self._registration(key, snapshot.registrations.get(key)),
+            )
+        except CorruptRecord as error:
+            return CorruptRecord(error.table, error.key)  # a fresh one: others may hear of the same group
+
+    def _individual(self, key: bytes, row: tuple[bytes, bytes] | None) -> Enrollment | None:
+        if row is None:
+            return None
+        digest, record = row
+        self._digest.check(digest, rows.ENROLLMENT, key, b"individual", record)
+        return rows.enrollment(EnrollmentKind.INDIVIDUAL, record)
+
+    def _registration(self, key: bytes, row: tuple[int, bytes, bytes] | None) -> Registration | None:
+        if row is None:
+            return None
+        version, digest, record = row
+        self._digest.check(digest, rows.REGISTRATION, key, b"%d" % version, record)
+        return rows.registration(record)
+
+    def _groups(self, snapshot: "_Snapshot", query: FactsQuery) -> tuple[Enrollment, ...]:
+        found: list[Enrollment | CorruptRecord] = []
+        if query.issuer_hashes:
+            keys = {
+                key
+                for issuer in query.issuer_hashes
+                for key in snapshot.groups_by_issuer.get(issuer.hex().encode(), ())
+            }
+            found += [self._remembered[key][1] for key in sorted(keys)]
+        if query.symmetric_key_groups:
+            found += self._symmetric_key
+        if query.tpm_groups:
+            found += self._tpm
+        return tuple(_sound(found))
+
+
+class _Snapshot:
+    """The rows of one statement, by key."""
+
+    __slots__ = ("generation", "groups", "groups_by_issuer", "individuals", "registrations", "wants_shared")
+
+    def __init__(self, connection: sqlite3.Connection, queries: Sequence[FactsQuery]) -> None:
+        keys = _json_array({query.registration_key for query in queries})
+        issuers = {issuer for query in queries for issuer in query.issuer_hashes}
+        self.wants_shared = any(query.symmetric_key_groups or query.tpm_groups for query in queries)
+        self.generation = -1
+        self.individuals: dict[bytes, tuple[bytes, bytes]] = {}
+        self.registrations: dict[bytes, tuple[int, bytes, bytes]] = {}
+        self.groups: dict[bytes, bytes] = {}
+        self.groups_by_issuer: dict[bytes, list[bytes]] = {}
+        found = (
+            connection.execute(_FACTS_WITH_ISSUERS, (keys, _json_array(issuer.hex() for issuer in issuers)))
+            if issuers
+            else connection.execute(_FACTS, (keys,))
+        )
+        for what, key, detail, digest, record in found.fetchall():
+            if what == b"individual":
+                self.individuals[key] = (digest, record)
+            elif what == b"registration":
+                self.registrations[key] = (detail, digest, record)
+            elif what == b"issuer":
+                self.groups[key] = digest
+                self.groups_by_issuer.setdefault(detail, []).append(key)
+            else:
+                self.generation = key
+
+
+def _sound(groups: Iterable[Enrollment | CorruptRecord]) -> Iterable[Enrollment]:
+    for group in groups:
+        if isinstance(group, CorruptRecord):
+            raise group  # fail closed: the damaged one may be the one that is disabled
+        yield group
+
+
+def _json_array(values: Iterable[str | bytes]) -> str:
+    return json.dumps([value.decode() if isinstance(value, bytes) else value for value in values])

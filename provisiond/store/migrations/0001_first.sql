@@ -1,0 +1,136 @@
+-- Times are integers, seconds since 1970 (UTC), and only help to search: the record has them exactly.
+-- Records are JSON; the columns beside them are what is looked up or compared. A digest covers key and record
+-- (rows.py), so that a flipped bit is noticed when the row is read.
+
+CREATE TABLE meta (
+    name  TEXT NOT NULL PRIMARY KEY,
+    value ANY  NOT NULL
+) STRICT, WITHOUT ROWID;
+
+INSERT INTO meta (name, value) VALUES
+    ('digest_key', randomblob(32)),  -- finds accidents, not attackers: whoever can write the file can read it
+    ('opened', 0),                   -- the write probe of every start
+    ('generation', 1);               -- bumped when a group changes: what a process remembers of groups is then void
+
+CREATE TABLE enrollment (
+    id               INTEGER PRIMARY KEY,
+    key              TEXT NOT NULL,
+    kind             TEXT NOT NULL CHECK (kind IN ('individual', 'group')),
+    attestation_type TEXT NOT NULL,
+    record           TEXT NOT NULL,
+    digest           TEXT NOT NULL,
+    UNIQUE (key, kind)
+) STRICT;
+
+CREATE INDEX enrollment_group ON enrollment (key) WHERE kind = 'group';
+
+-- The CA certificates of the groups, by the SHA-256 of their subject Name.
+CREATE TABLE enrollment_certificate (
+    subject_hash TEXT    NOT NULL,
+    enrollment   INTEGER NOT NULL REFERENCES enrollment (id) ON DELETE CASCADE,
+    PRIMARY KEY (subject_hash, enrollment)
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX enrollment_certificate_owner ON enrollment_certificate (enrollment);
+
+CREATE TRIGGER group_created AFTER INSERT ON enrollment WHEN NEW.kind = 'group'
+BEGIN
+    UPDATE meta SET value = value + 1 WHERE name = 'generation';
+END;
+
+CREATE TRIGGER group_updated AFTER UPDATE ON enrollment WHEN NEW.kind = 'group' OR OLD.kind = 'group'
+BEGIN
+    UPDATE meta SET value = value + 1 WHERE name = 'generation';
+END;
+
+CREATE TRIGGER group_deleted AFTER DELETE ON enrollment WHEN OLD.kind = 'group'
+BEGIN
+    UPDATE meta SET value = value + 1 WHERE name = 'generation';
+END;
+
+CREATE TABLE registration (
+    id        INTEGER PRIMARY KEY,
+    key       TEXT    NOT NULL UNIQUE,
+    version   INTEGER NOT NULL,
+    status    TEXT    NOT NULL,
+    hub       TEXT,
+    group_key TEXT,                  -- NULL: let in by the individual enrollment, whose key is this row's key
+    record    TEXT    NOT NULL,
+    digest    TEXT    NOT NULL
+) STRICT;
+
+CREATE INDEX registration_by_group ON registration (group_key, key) WHERE group_key IS NOT NULL;
+
+-- Few at any time, and among them the work queue: the rows that are being assigned.
+CREATE INDEX registration_unsettled ON registration (status, key) WHERE status <> 'assigned';
+
+-- Counting a million rows takes too long for a metric; these are kept up as they change.
+CREATE TABLE registration_count (
+    status TEXT    NOT NULL,
+    hub    TEXT    NOT NULL,
+    total  INTEGER NOT NULL,
+    PRIMARY KEY (status, hub)
+) STRICT, WITHOUT ROWID;
+
+CREATE TRIGGER registration_created AFTER INSERT ON registration
+BEGIN
+    INSERT INTO registration_count (status, hub, total) VALUES (NEW.status, coalesce(NEW.hub, ''), 1)
+        ON CONFLICT (status, hub) DO UPDATE SET total = total + 1;
+END;
+
+CREATE TRIGGER registration_moved AFTER UPDATE OF status, hub ON registration
+    WHEN OLD.status IS NOT NEW.status OR OLD.hub IS NOT NEW.hub
+BEGIN
+    UPDATE registration_count SET total = total - 1 WHERE status = OLD.status AND hub = coalesce(OLD.hub, '');
+    INSERT INTO registration_count (status, hub, total) VALUES (NEW.status, coalesce(NEW.hub, ''), 1)
+        ON CONFLICT (status, hub) DO UPDATE SET total = total + 1;
+END;
+
+CREATE TRIGGER registration_deleted AFTER DELETE ON registration
+BEGIN
+    UPDATE registration_count SET total = total - 1 WHERE status = OLD.status AND hub = coalesce(OLD.hub, '');
+END;
+
+-- At most one a registration; taken out before the answer is looked at.
+CREATE TABLE challenge (
+    key           TEXT    NOT NULL PRIMARY KEY,
+    challenge     BLOB    NOT NULL,
+    expires_at_us INTEGER NOT NULL    -- microseconds
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX challenge_expiry ON challenge (expires_at_us);
+
+-- hash = SHA-256(hash of the row before || seq, 8 octets big-endian || record)
+CREATE TABLE audit (
+    seq              INTEGER PRIMARY KEY AUTOINCREMENT,
+    at_s             INTEGER NOT NULL,
+    tracking_id      TEXT    NOT NULL,
+    registration_key TEXT    NOT NULL,
+    code             INTEGER,
+    record           TEXT    NOT NULL,
+    hash             BLOB    NOT NULL
+) STRICT;
+
+CREATE INDEX audit_by_tracking_id ON audit (tracking_id);
+CREATE INDEX audit_by_registration ON audit (registration_key, seq);
+
+-- Where the chain begins (0 and 32 zeros, or the last row that retention has removed) and ends.
+CREATE TABLE audit_chain (
+    id        INTEGER PRIMARY KEY CHECK (id = 1),
+    base_seq  INTEGER NOT NULL,
+    base_hash BLOB    NOT NULL,
+    head_seq  INTEGER NOT NULL,
+    head_hash BLOB    NOT NULL
+) STRICT;
+
+INSERT INTO audit_chain VALUES (1, 0, zeroblob(32), 0, zeroblob(32));
+
+CREATE TRIGGER audit_is_append_only BEFORE UPDATE ON audit
+BEGIN
+    SELECT raise(ABORT, 'audit rows are never changed');
+END;
+
+CREATE TRIGGER audit_is_kept BEFORE DELETE ON audit WHEN OLD.seq > (SELECT base_seq FROM audit_chain)
+BEGIN
+    SELECT raise(ABORT, 'audit rows are removed by retention only, which moves the base of the chain first');
+END;

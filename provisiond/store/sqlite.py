@@ -1,0 +1,369 @@
+"""SqliteStore: the store ports on one SQLite file."""
+
+import asyncio
+import sqlite3
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from provisiond.errors import ProvisiondError, StoreUnavailable
+from provisiond.model import AuditRecord, Enrollment, EnrollmentKind, Registration, RegistrationStatus
+from provisiond.ports import FactsQuery, StoredChallenge, StoredFacts, Write
+from provisiond.store import audit, backup, challenges, enrollments, opening, registrations, rows
+from provisiond.store.audit import AuditVerdict
+from provisiond.store.connection import (
+    BUSY_TIMEOUT_S,
+    FATAL_CODES,
+    Connection,
+    connect,
+    primary_code,
+    transaction,
+    unavailable,
+)
+from provisiond.store.facts import FactsReader
+from provisiond.store.grouping import GroupedCalls
+from provisiond.store.writer import DecisionItem, MutationItem, WriteItem, write_group
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Statistics:
+    """Counters since the store was opened, for metrics.
+
+    Args:
+        transactions: groups of writes that were committed or refused.
+        rows: writes in them, conflicting and refused ones included; rows / transactions is what grouping saves.
+        largest_group: writes in the largest.
+        writes_waiting, reads_waiting: now.
+        reads: facts that were read.
+        read_groups: statements that it took.
+    """
+
+    transactions: int
+    rows: int
+    largest_group: int
+    writes_waiting: int
+    reads_waiting: int
+    reads: int
+    read_groups: int
+
+
+class SqliteStore:
+    """`ports.DecisionStore` and `ports.AdminStore` on one file, which other processes may have open as well.
+
+    Three connections, each on a thread of its own: one commits writes in groups, one answers facts in groups, and one
+    reads for operators, so that a long list holds up no device. Build it with `open`.
+
+    `fatal` is set when the disk fails or the file turns out to be damaged. From then on nothing is written, for a
+    second fsync may lie about the first: the process had better end and be started again.
+    """
+
+    def __init__(
+        self,
+        *,
+        path: Path,
+        digest: rows.RowDigest,
+        writer: Connection | None,
+        reader: Connection,
+        operator: Connection,
+        opened: AsyncExitStack,
+    ) -> None:
+        self.path = path
+        self.fatal = asyncio.Event()
+        self.fatal_reason = ""
+        self._digest = digest
+        self._operator = operator
+        self._opened = opened
+        facts = FactsReader(digest)
+        self._reads: GroupedCalls[FactsQuery, StoredFacts] = GroupedCalls(
+            lambda queries: reader.call(partial(facts.read, queries=queries)), self._explain
+        )
+        self._writes: GroupedCalls[WriteItem, Any] = GroupedCalls(partial(_start_writing, writer), self._explain)
+        if writer is None:
+            self._writes.refuse("the database was opened for reading only")
+
+    # --- opening and closing -----------------------------------------------------------------------------------------
+
+    @classmethod
+    async def open(
+        cls,
+        path: Path | str,
+        *,
+        create: bool = True,
+        read_only: bool = False,
+        migrate: bool = True,
+        quick_check: bool = False,
+        busy_timeout_s: float = BUSY_TIMEOUT_S,
+    ) -> Self:
+        """Open the database; a new file is made with mode 0600, in a directory that is made with 0700.
+
+        A counter is written, so that a file system that has become read-only is noticed now.
+
+        Args:
+            path: the file; its write-ahead log lies beside it while it is open.
+            create: make it when it is not there.
+            read_only: write nothing, not even the probe.
+            migrate: bring an older schema up to date, after copying the file to `NAME.before-N`.
+            quick_check: look at every page first; takes about a second per 500 MB.
+            busy_timeout_s: how long a write waits for another process's.
+
+        Raises:
+            SchemaTooNew: it was written by a newer provisiond.
+            StoreUnavailable: it is not there, not ours, readable by everyone, damaged, locked, or cannot be written;
+                or its schema is older and may not be migrated.
+        """
+        path = Path(path)
+        opening.require_file(path, create=create and not read_only)
+        async with AsyncExitStack() as stack:
+
+            async def opened(*, read_only: bool) -> Connection:
+                connection = await connect(path, read_only=read_only, busy_timeout_s=busy_timeout_s)
+                stack.push_async_callback(connection.close)
+                return connection
+
+            writer = None if read_only else await opened(read_only=False)
+            operator = writer or await opened(read_only=True)
+            set_up = partial(
+                opening.set_up,
+                path=path,
+                write=not read_only,
+                migrate=migrate and not read_only,
+                quick_check=quick_check,
+            )
+            try:
+                digest_key = await operator.call(set_up)
+            except sqlite3.Error as error:
+                raise unavailable(error) from error
+            return cls(
+                path=path,
+                digest=rows.RowDigest(digest_key),
+                writer=writer,
+                reader=await opened(read_only=True),
+                operator=await opened(read_only=True) if writer else operator,
+                opened=stack.pop_all(),
+            )
+
+    async def close(self) -> None:
+        """Finish what waits, then close; safe to call twice."""
+        await self._writes.drain()
+        await self._reads.drain()
+        self._writes.refuse("the database is closed")
+        self._reads.refuse("the database is closed")
+        await self._opened.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    @property
+    def statistics(self) -> Statistics:
+        """Counters, now."""
+        writes, reads = self._writes.statistics, self._reads.statistics
+        return Statistics(
+            transactions=writes.groups,
+            rows=writes.items,
+            largest_group=writes.largest,
+            writes_waiting=self._writes.waiting,
+            reads_waiting=self._reads.waiting,
+            reads=reads.items,
+            read_groups=reads.groups,
+        )
+
+    # --- ports.DecisionStore -----------------------------------------------------------------------------------------
+
+    async def facts(self, query: FactsQuery) -> StoredFacts:
+        """Read everything about a request in one statement; questions that wait together share it.
+
+        Raises:
+            CorruptRecord: a record that the answer needs is damaged.
+            StoreUnavailable: the database cannot be read.
+        """
+        return await self._reads.call(query)
+
+    async def commit(self, write: Write) -> None:
+        """Make a decision durable: on disk (synchronous=FULL) when this returns.
+
+        Raises:
+            VersionConflict: the record's version is not `expected_version`; nothing of this write was stored.
+            StoreUnavailable: nothing was acknowledged. After a disk failure the write may turn out to be there when
+                the database is opened again; asking again is safe.
+            StoreError: a value cannot be stored.
+        """
+        registration, record = write.registration, write.audit
+        await self._writes.call(
+            DecisionItem(
+                registration=None if registration is None else rows.registration_row(registration, self._digest),
+                expected_version=write.expected_version,
+                audit=None if record is None else rows.audit_row(record),
+            )
+        )
+
+    async def put_challenge(self, *, key: str, challenge: bytes, expires_at: datetime) -> None:
+        """Keep a challenge, at most an hour; raises StoreUnavailable."""
+        put = partial(challenges.put, key=key, challenge=challenge, expires_at=expires_at)
+        await self._writes.call(MutationItem(apply=put))
+
+    async def take_challenge(self, key: str) -> StoredChallenge | None:
+        """Take a challenge out, durably; raises StoreUnavailable."""
+        taken: StoredChallenge | None = await self._writes.call(MutationItem(apply=partial(challenges.take, key=key)))
+        return taken
+
+    # --- ports.AdminStore --------------------------------------------------------------------------------------------
+
+    async def create_enrollment(self, enrollment: Enrollment, audit: AuditRecord) -> None:
+        """Insert; raises AlreadyExists, InvalidArgument (a group's certificate), StoreUnavailable."""
+        row = rows.enrollment_row(enrollment, self._digest)
+        hashes = enrollments.subject_hashes(enrollment)
+        await self._mutate(partial(enrollments.insert, row=row, hashes=hashes), audit)
+
+    async def get_enrollment(self, kind: EnrollmentKind, key: str) -> Enrollment | None:
+        """One record, or None; raises CorruptRecord, StoreUnavailable."""
+        return await self._ask(partial(enrollments.load, kind=kind, key=key, digest=self._digest))
+
+    async def list_enrollments(self, kind: EnrollmentKind, *, after_key: str = "", limit: int) -> Sequence[Enrollment]:
+        """A page in key order, starting after `after_key`; raises CorruptRecord, StoreUnavailable."""
+        return await self._ask(
+            partial(enrollments.page, kind=kind, after_key=after_key, limit=limit, digest=self._digest)
+        )
+
+    async def update_enrollment(self, enrollment: Enrollment, *, if_match: str | None, audit: AuditRecord) -> None:
+        """Replace; raises RecordNotFound, EtagMismatch, InvalidArgument (a group's certificate), StoreUnavailable."""
+        row = rows.enrollment_row(enrollment, self._digest)
+        hashes = enrollments.subject_hashes(enrollment)
+        await self._mutate(
+            partial(enrollments.replace, row=row, hashes=hashes, if_match=if_match, digest=self._digest), audit
+        )
+
+    async def delete_enrollment(
+        self, kind: EnrollmentKind, key: str, *, if_match: str | None, audit: AuditRecord
+    ) -> None:
+        """Remove; raises RecordNotFound, EtagMismatch, StoreUnavailable."""
+        await self._mutate(
+            partial(enrollments.remove, kind=kind, key=key, if_match=if_match, digest=self._digest), audit
+        )
+
+    async def get_registration(self, key: str) -> Registration | None:
+        """One record, or None; raises CorruptRecord, StoreUnavailable."""
+        return await self._ask(partial(registrations.load, key=key, digest=self._digest))
+
+    async def list_registrations(
+        self,
+        *,
+        after_key: str = "",
+        limit: int,
+        enrollment_id: str | None = None,
+        status: RegistrationStatus | None = None,
+        hub: str | None = None,
+    ) -> Sequence[Registration]:
+        """A page in key order, starting after `after_key`; raises CorruptRecord, StoreUnavailable."""
+        return await self._ask(
+            partial(
+                registrations.page,
+                after_key=after_key,
+                limit=limit,
+                enrollment_key=None if enrollment_id is None else enrollment_id.lower(),
+                status=status,
+                hub=hub,
+                digest=self._digest,
+            )
+        )
+
+    async def delete_registration(self, key: str, *, if_match: str | None, audit: AuditRecord) -> None:
+        """Remove; raises RecordNotFound, EtagMismatch, StoreUnavailable."""
+        await self._mutate(partial(registrations.remove, key=key, if_match=if_match, digest=self._digest), audit)
+
+    async def get_audit(self, tracking_id: str) -> AuditRecord | None:
+        """The newest row of a tracking id, or None; raises CorruptRecord, StoreUnavailable."""
+        return await self._ask(partial(audit.load, tracking_id=tracking_id))
+
+    async def list_audit(
+        self, *, after: int = 0, limit: int, registration_key: str | None = None
+    ) -> Sequence[tuple[int, AuditRecord]]:
+        """Rows with their sequence numbers, oldest first; raises CorruptRecord, StoreUnavailable."""
+        return await self._ask(partial(audit.page, after=after, limit=limit, registration_key=registration_key))
+
+    async def count_registrations(self) -> dict[str, int]:
+        """Registrations by status, from counters."""
+        totals: dict[str, int] = {}
+        for status, _, total in await self._ask(registrations.count):
+            totals[status] = totals.get(status, 0) + total
+        return totals
+
+    async def count_assigned_by_hub(self) -> dict[str, int]:
+        """Assigned and assigning registrations by hub name, from counters."""
+        totals: dict[str, int] = {}
+        for status, hub, total in await self._ask(registrations.count):
+            if hub and status in (RegistrationStatus.ASSIGNED, RegistrationStatus.ASSIGNING):
+                totals[hub] = totals.get(hub, 0) + total
+        return totals
+
+    # --- care --------------------------------------------------------------------------------------------------------
+
+    async def backup(self, target: Path | str) -> None:
+        """Write a sound copy of the database as it is now, while it is in use.
+
+        Raises:
+            InvalidArgument: the target is the database itself.
+            StoreUnavailable: the copy could not be made; a file of that name is as it was.
+        """
+        await self._aside(partial(backup.write_backup, database=self.path, target=Path(target)))
+
+    async def check(self) -> tuple[str, ...]:
+        """What is wrong with the database, at most 100 lines for the operator; raises StoreUnavailable."""
+        return await self._aside(backup.problems)
+
+    async def verify_audit(self) -> AuditVerdict:
+        """Walk along the audit chain; raises StoreUnavailable."""
+
+        def verify(connection: sqlite3.Connection) -> AuditVerdict:
+            with transaction(connection, "DEFERRED"):
+                return audit.verify(connection)
+
+        return await self._aside(verify)
+
+    # --- hops --------------------------------------------------------------------------------------------------------
+
+    async def _mutate(self, apply: Callable[[sqlite3.Connection], None], record: AuditRecord) -> None:
+        await self._writes.call(MutationItem(apply=apply, audit=rows.audit_row(record)))
+
+    async def _ask(self, function: Callable[[sqlite3.Connection], T]) -> T:
+        try:
+            return await self._operator.call(function)
+        except sqlite3.Error as error:
+            raise self._explain(error) from error
+
+    async def _aside(self, function: Callable[[sqlite3.Connection], T]) -> T:
+        """On a connection of its own: it may take minutes."""
+        connection = await connect(self.path, read_only=True)
+        try:
+            return await connection.call(function)
+        except (sqlite3.Error, OSError) as error:
+            raise unavailable(error) from error
+        finally:
+            await connection.close()
+
+    def _explain(self, error: BaseException) -> Exception:
+        if isinstance(error, ProvisiondError):
+            return error
+        explained = unavailable(error)
+        if primary_code(error) in FATAL_CODES and not self.fatal.is_set():
+            self.fatal_reason = str(explained)
+            self.fatal.set()
+            self._writes.refuse(f"nothing is written any more: {explained}")
+        return explained
+
+
+def _start_writing(writer: Connection | None, items: list[WriteItem]) -> asyncio.Future[list[Any]]:
+    if writer is None:
+        raise StoreUnavailable("the database was opened for reading only")
+    return writer.call(partial(write_group, items=items))

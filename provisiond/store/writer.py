@@ -1,0 +1,92 @@
+"""One group of writes, one transaction."""
+
+import sqlite3
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from provisiond.errors import AdminError, StoreError, VersionConflict
+from provisiond.store import audit, registrations, rows
+from provisiond.store.connection import is_environmental, transaction
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecisionItem:
+    """A decision's writes, encoded."""
+
+    registration: rows.RegistrationRow | None
+    expected_version: int
+    audit: rows.AuditRow | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MutationItem:
+    """Any other change. `apply` changes nothing when it raises AdminError or StoreError; its result is the caller's."""
+
+    apply: Callable[[sqlite3.Connection], Any]
+    audit: rows.AuditRow | None = None
+
+
+WriteItem = DecisionItem | MutationItem
+
+
+def write_group(connection: sqlite3.Connection, items: Sequence[WriteItem]) -> list[Any]:
+    """Store the group in one transaction; results and exceptions in the order of the items.
+
+    An item that conflicts leaves nothing behind, its audit row included, and does not touch the others. Should a
+    statement refuse one item's values, each item is done in a transaction of its own, so that it fails alone.
+    A sqlite3.Error among the results means that nothing of its item was acknowledged or may be relied upon.
+    """
+    try:
+        with transaction(connection):
+            return _apply(connection, items)
+    except (sqlite3.Error, OverflowError) as error:  # OverflowError: an integer beyond 64 bits
+        if len(items) == 1 or is_environmental(error):
+            return [error] * len(items)
+    return [result for item in items for result in write_group(connection, [item])]
+
+
+def _apply(connection: sqlite3.Connection, items: Sequence[WriteItem]) -> list[Any]:
+    results: list[Any] = [None] * len(items)
+    trail: list[rows.AuditRow] = []
+    decisions: list[tuple[int, DecisionItem]] = []
+    for position, item in enumerate(items):
+        if isinstance(item, DecisionItem):
+            decisions.append((position, item))
+            continue
+        try:
+            results[position] = item.apply(connection)
+        except (AdminError, StoreError) as error:
+            results[position] = error
+        else:
+            if item.audit is not None:
+                trail.append(item.audit)
+    trail += _decide(connection, decisions, results)
+    audit.append(connection, trail)
+    return results
+
+
+def _decide(
+    connection: sqlite3.Connection, decisions: Sequence[tuple[int, DecisionItem]], results: list[Any]
+) -> list[rows.AuditRow]:
+    """Store the decisions whose versions are right. Within a group, too, the first write of a version wins."""
+    keys = {item.registration.key for _, item in decisions if item.registration is not None}
+    versions = registrations.versions(connection, keys) if keys else {}
+    winners: dict[str, rows.RegistrationRow] = {}
+    trail: list[rows.AuditRow] = []
+    for position, item in decisions:
+        row = item.registration
+        if row is not None:
+            stored = versions.get(row.key, 0)
+            if stored != item.expected_version:
+                results[position] = VersionConflict(
+                    f"registration {row.key!r} is at version {stored}, not {item.expected_version}"
+                )
+                continue
+            versions[row.key] = row.version
+            winners[row.key] = row
+        if item.audit is not None:
+            trail.append(item.audit)
+    if winners:
+        registrations.store(connection, winners.values())
+    return trail
