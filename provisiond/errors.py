@@ -4,6 +4,7 @@
     ├── DeviceFault                 the device's request is at fault; answered on the wire with a code
     │   ├── MalformedRequest        400004  not a request of this protocol
     │   │   └── TpmStructureError           a TPM structure in it is not one
+    │   ├── UnsealableKey           400004  the device's key cannot receive the secret that its hub needs
     │   ├── AttestationError        401002  the evidence does not prove the claimed identity
     │   ├── NotFound                404202  no such operation, or no such operation of this device
     │   ├── UnknownOperation        404001  a `$dps` or native operation that does not exist
@@ -16,6 +17,7 @@
     │   │   ├── CorruptRecord       a stored record is not what was written
     │   │   └── StoreUnavailable    full, read-only, locked or broken
     │   └── AllocationError         400208  no hub can take the device
+    ├── SealBroken                  a sealed credential is not for this key or context, or was altered
     ├── ConnectRefused              the MQTT CONNECT is inconsistent; carries the CONNACK return code
     ├── ConfigurationError          the configuration cannot be used; says which key and the way out
     └── AdminError                  an operator's request cannot be done
@@ -101,6 +103,12 @@ class AttestationError(DeviceFault):
         self.clause = clause
 
 
+class UnsealableKey(DeviceFault):
+    """The device's key cannot receive the secret that its hub needs."""
+
+    public_message = "The key of the device certificate cannot receive a sealed credential: use EC or RSA"
+
+
 class NotFound(DeviceFault):
     """The operation asked about does not exist, or belongs to another registration."""
 
@@ -181,6 +189,10 @@ class AllocationError(ServerFault):
     def __init__(self, reason: str, *, code: int = 400208) -> None:
         super().__init__(reason)
         self.code = code
+
+
+class SealBroken(ProvisiondError):
+    """A sealed credential is not for this key or this context, or it was altered."""
 
 
 class ConnectRefused(ProvisiondError):

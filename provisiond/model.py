@@ -497,14 +497,39 @@ class ErrorBody:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Challenge:
+    """What a device has to answer before it is believed, as the native protocol tells it.
+
+    Args:
+        challenge_id, session_id: 1 to 128 printable ASCII characters; the answer covers both.
+        attestation_type: how it has to be answered.
+        nonce: 32 fresh octets.
+        expires_at: an answer that comes later is refused.
+        id_object, encrypted_secret: TPM2B_ID_OBJECT and TPM2B_ENCRYPTED_SECRET, for a TPM; else empty.
+        pcr_selection: registers that a quote must cover, bank and index; empty when none is asked for.
+    """
+
+    challenge_id: str
+    session_id: str
+    attestation_type: AttestationType
+    nonce: bytes
+    expires_at: datetime
+    id_object: bytes = b""
+    encrypted_secret: bytes = b""
+    pcr_selection: tuple[tuple[str, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
-    """What the device hears, before a protocol encodes it. Exactly one of `error` and `status_text` is set.
+    """What the device hears, before a protocol encodes it. Exactly one of `error`, `challenge` and `status_text` is set.
 
     Args:
         status: HTTP-like: 200, 202, 400, 401, 404, 409, 429, 500.
         registration: record to show whole, as `registrationState`; None to leave it out.
         registration_id: shows a `registrationState` of only the id and the status, when there is no record to show.
         retry_after_s: whole seconds, None to leave it out.
+        challenge: native protocol only, with status 401.
+        sealed_credential: what the device needs at its hub, sealed to the device (`protocols.sealing`), or None.
     """
 
     status: int
@@ -514,6 +539,8 @@ class Reply:
     registration_id: str = ""
     error: ErrorBody | None = None
     retry_after_s: int | None = None
+    challenge: Challenge | None = None
+    sealed_credential: Mapping[str, JSONValue] | None = None
 
 
 class Outcome(StrEnum):
