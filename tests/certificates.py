@@ -9,6 +9,7 @@
 Everything is valid from a day before this module was imported, and P-256 unless `key` says otherwise.
 """
 
+import warnings
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -119,7 +120,8 @@ class Leaf(Issued):
 
 def make_name(*common_names: str, organization: str | None = None) -> x509.Name:
     """A distinguished name with any number of common names; unlike the library's default, of any length."""
-    attributes = [x509.NameAttribute(NameOID.COMMON_NAME, cn, _validate=False) for cn in common_names]
+    with warnings.catch_warnings(action="ignore"):
+        attributes = [x509.NameAttribute(NameOID.COMMON_NAME, cn, _validate=False) for cn in common_names]
     if organization is not None:
         attributes.insert(0, x509.NameAttribute(NameOID.ORGANIZATION_NAME, organization))
     return x509.Name(attributes)
