@@ -1,0 +1,214 @@
+"""Serving one admitted client: its packets, one after the other, on one task."""
+
+import asyncio
+from typing import Final
+
+from amqtt.mqtt.protocol.broker_handler import BrokerProtocolHandler
+from amqtt.session import OutgoingApplicationMessage
+
+from provisiond.broker import access, packets
+from provisiond.broker.access import Verdict
+from provisiond.broker.connection import ClientConnection
+from provisiond.broker.limits import BrokerLimits
+from provisiond.broker.offences import OffenceLog, Reason, quote
+from provisiond.broker.packets import ProtocolViolation
+from provisiond.broker.session import DeviceSession
+from provisiond.model import Connection, Message
+from provisiond.ports import Gatekeeper
+
+_TURN_PACKETS: Final = 16
+"""Packets served at one go while others wait; about a millisecond."""
+_OUTSTANDING_LOOK_S: Final = 30.0
+"""How often an idle connection with an outstanding operation is looked at again."""
+
+
+class DeviceHandler(BrokerProtocolHandler):
+    """Serves one admitted client.
+
+    amqtt's own handler starts a task for every packet, acknowledges before anything is done, and has no limits. Here
+    packets are served in order on the connection's task: what the client sends meanwhile waits in its TCP window, a
+    PINGREQ included, and a client that hangs up does not interrupt what the service is doing for it.
+
+    Args:
+        connection: who the client is, for ever.
+        client: its socket.
+        session: what amqtt knows of it.
+        gatekeeper: answers its requests.
+        limits: how much it may ask.
+        offences: where its end is reported.
+        keep_alive_s: from its CONNECT.
+    """
+
+    session: DeviceSession
+
+    def __init__(
+        self,
+        *,
+        connection: Connection,
+        client: ClientConnection,
+        session: DeviceSession,
+        gatekeeper: Gatekeeper,
+        limits: BrokerLimits,
+        offences: OffenceLog,
+        keep_alive_s: int,
+    ) -> None:
+        # amqtt's __init__ makes two queues, an event, a lock and four tables of futures; nothing here uses them.
+        self.connection = connection
+        self.session = session
+        self.reader = self.writer = self._client = client
+        self._gatekeeper = gatekeeper
+        self._limits = limits
+        self._offences = offences
+        # The server waits one and a half keep-alive periods (MQTT-3.1.2-24); 0 means no keep-alive, bounded here.
+        ceiling_s = limits.keep_alive_ceiling_s
+        self._patience_s = 1.5 * (min(keep_alive_s, ceiling_s) if keep_alive_s else ceiling_s)
+        self._granted: dict[str, int] = {}
+        self._is_busy = False
+        self._asked_at = client.last_received_at
+        client.set_watch(self._watch, self._asked_at + self._patience_s)
+
+    # --- receiving ----------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Serve packets until the client disconnects.
+
+        Raises:
+            ProtocolViolation: it broke a rule; the connection is to be closed.
+            ClientGone: it went away.
+        """
+        client, turn = self._client, 0
+        while True:
+            packet = client.next_packet()
+            if packet is None:
+                turn, packet = 0, await client.read_packet()
+            elif (turn := turn + 1) >= _TURN_PACKETS:
+                turn = 0
+                await asyncio.sleep(0)
+            header, body = packet
+            kind = header >> 4
+            if kind == packets.PUBLISH:
+                await self._publish(header & 0x0F, body)
+            elif kind == packets.DISCONNECT:
+                return
+            else:
+                self._control(kind, body)
+
+    async def _publish(self, flags: int, body: bytes) -> None:
+        publication = packets.parse_publish(flags, body)
+        if publication.qos > access.MAX_QOS:
+            raise ProtocolViolation("PUBLISH with QoS 2, which is not offered")
+        self._check_size(publication.topic)
+        if access.judge_publish(self.connection, publication.topic) is Verdict.CLOSE:
+            raise ProtocolViolation(f"{self._name} may not publish to {quote(publication.topic)}")
+        message = Message(topic=publication.topic, payload=publication.payload, qos=publication.qos)
+        self._is_busy = True
+        try:
+            reply = await self._gatekeeper.handle(self.connection, message)
+        finally:
+            self._is_busy = False
+            self._asked_at = asyncio.get_running_loop().time()
+        # One write for both; the acknowledgement first, for the C# SDK takes them in no other order.
+        data = packets.encode_puback(publication.packet_id) if publication.packet_id else b""
+        if reply is not None:
+            data += self._encode(reply)
+        if data:
+            self._client.write(data)
+
+    def _control(self, kind: int, body: bytes) -> None:
+        match kind:
+            case packets.SUBSCRIBE:
+                self._subscribe(body)
+            case packets.PUBACK:
+                self.session.unacknowledged.discard(packets.parse_packet_id(body))
+            case packets.PINGREQ:
+                if body:
+                    raise ProtocolViolation("PINGREQ with a body", "MQTT 3.1.1 3.12")
+                self._client.write(packets.PINGRESP)
+            case packets.UNSUBSCRIBE:
+                self._unsubscribe(body)
+            case packets.CONNECT:
+                raise ProtocolViolation("a second CONNECT", "MQTT-3.1.0-2")
+            case _:
+                raise ProtocolViolation(f"packet type {kind} of QoS 2, which is not offered")
+
+    def _subscribe(self, body: bytes) -> None:
+        packet_id, filters = packets.parse_subscribe(body, self._limits.max_filters_per_subscribe)
+        return_codes = []
+        for topic_filter, requested_qos in filters:
+            self._check_size(topic_filter)
+            granted = access.judge_subscribe(self.connection, topic_filter, requested_qos)
+            if granted != access.REFUSED:
+                self._granted[topic_filter] = granted  # bounded by the filters the rules allow
+            return_codes.append(granted)
+        self._client.write(packets.encode_suback(packet_id, return_codes))
+
+    def _unsubscribe(self, body: bytes) -> None:
+        packet_id, filters = packets.parse_unsubscribe(body, self._limits.max_filters_per_subscribe)
+        for topic_filter in filters:
+            self._granted.pop(topic_filter, None)
+        self._client.write(packets.encode_unsuback(packet_id))
+
+    def _check_size(self, topic: str) -> None:
+        if len(topic.encode()) > self._limits.max_topic_bytes or topic.count("/") >= self._limits.max_topic_levels:
+            raise ProtocolViolation(f"a topic of {len(topic)} characters and {topic.count('/') + 1} levels")
+
+    @property
+    def _name(self) -> str:
+        return f"{self.connection.role.value} {quote(self.connection.claimed_id.text)}"
+
+    # --- sending ------------------------------------------------------------------------------------------------------
+
+    def deliver(self, message: Message) -> bool:
+        """Send a message to this client alone, whether it subscribed or not; False when it cannot take it."""
+        if self._client.is_closing or len(self.session.unacknowledged) >= self._limits.inflight:
+            return False
+        self._client.write(self._encode(message))
+        return True
+
+    def _encode(self, message: Message) -> bytes:
+        qos = min(message.qos, self._granted.get(access.reply_filter(self.connection) or "", 0))
+        if not qos:
+            return packets.encode_publish(message.topic, message.payload, 0)
+        if len(self.session.unacknowledged) >= self._limits.inflight:
+            raise ProtocolViolation(f"{self._limits.inflight} messages are not acknowledged")
+        return packets.encode_publish(message.topic, message.payload, self.session.take_packet_id())
+
+    async def mqtt_publish(
+        self,
+        topic: str,
+        data: bytes | bytearray,
+        qos: int | None,
+        retain: bool,
+        ack_timeout: int | None = None,  # noqa: ARG002 - amqtt's signature; nothing is ever sent twice
+    ) -> OutgoingApplicationMessage:
+        """`deliver`, for amqtt's plugins; never retained."""
+        self.deliver(Message(topic=topic, payload=bytes(data), qos=min(qos or 0, access.MAX_QOS)))
+        return OutgoingApplicationMessage(None, topic, qos, data, retain)
+
+    def disconnect(self, reason: Reason, detail: str) -> None:
+        """Close the connection at once; what the service is doing for it goes on, and its reply is dropped."""
+        self._offences.report(reason, self.connection.remote_address, detail)
+        self._client.shut()
+
+    async def stop(self) -> None:
+        """Close the connection; what is being served is served to its end."""
+        self._client.finish()
+
+    # --- watchdog -----------------------------------------------------------------------------------------------------
+
+    def _watch(self, now: float) -> float | None:
+        if self._is_busy:
+            return now + self._patience_s
+        silent_by = self._client.last_received_at + self._patience_s
+        if now >= silent_by:
+            self.disconnect(Reason.KEEP_ALIVE, f"silent for {self._patience_s:.1f} s")
+            return None
+        if not access.is_provisioning(self.connection.role):
+            return silent_by
+        idle_by = self._asked_at + self._limits.provisioning_idle_s
+        if now < idle_by:
+            return min(silent_by, idle_by)
+        if self._gatekeeper.has_outstanding_operation(self.connection):
+            return min(silent_by, now + _OUTSTANDING_LOOK_S)
+        self.disconnect(Reason.IDLE, f"asked nothing for {self._limits.provisioning_idle_s:.1f} s")
+        return None
