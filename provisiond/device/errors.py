@@ -23,6 +23,10 @@ class CannotConnect(DeviceError):
     """No connection to the service could be made, or it was lost and did not come back."""
 
 
+class ConnectionLost(CannotConnect):
+    """The connection ended before the answer came."""
+
+
 class TimedOut(DeviceError):
     """A deadline passed; asking again is safe."""
 
