@@ -140,7 +140,7 @@ def read_common_name(certificate: x509.Certificate) -> RegistrationId:
 
 
 def check_validity(certificate: x509.Certificate, now: datetime, what: str = "the certificate") -> str:
-    """Require that `now` is within the validity period, both ends included (RFC 5280 4.1.2.5).
+    """Require that `now` is within the validity period, both ends included, to the second (RFC 5280 4.1.2.5).
 
     Raises:
         AttestationError: findings `certificate-expired`, `certificate-not-yet-valid`.
@@ -148,6 +148,7 @@ def check_validity(certificate: x509.Certificate, now: datetime, what: str = "th
     clause = "RFC 5280 6.1.3 (a)(2)"
     with reading("the validity period"):
         not_before, not_after = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    now = now.replace(microsecond=0)
     if now < not_before:
         reason = f"{what} is valid from {not_before:%Y-%m-%d %H:%M:%S}Z only, and it is {now:%Y-%m-%d %H:%M:%S}Z now"
         raise AttestationError(reason, finding="certificate-not-yet-valid", clause=clause)

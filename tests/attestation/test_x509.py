@@ -1,6 +1,7 @@
 """X.509 attestation: pinned certificates and groups of devices."""
 
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 from cryptography import x509 as library
@@ -200,6 +201,7 @@ class TestDeviceCertificate:
         leaf = make_leaf("sensor", ROOT, not_before=NOW, not_after=NOW + DAY)
         assert verify_group(leaf.chain, root_group(), now=NOW)
         assert verify_group(leaf.chain, root_group(), now=NOW + DAY)
+        assert verify_group(leaf.chain, root_group(), now=NOW + DAY + timedelta(milliseconds=999))
 
     def test_a_version_1_certificate_is_refused(self):
         leaf, key = make_leaf("sensor"), make_key()
