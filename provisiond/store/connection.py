@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final, Self, TypeVar
 from urllib.parse import quote
 
 import aiosqlite
@@ -55,6 +55,15 @@ _ENVIRONMENT: Final = {
 class Connection(aiosqlite.Connection):
     """An aiosqlite connection that runs a function with the raw connection, on its thread."""
 
+    async def opened(self) -> Self:
+        """Start the thread and open the file; when that fails, the thread has ended when this returns."""
+        try:
+            await self
+        except BaseException:
+            self._thread.join()  # it has nothing left to do, and would outlive the event loop that it reports to
+            raise
+        return self
+
     def call(self, function: Callable[[sqlite3.Connection], T]) -> asyncio.Future[T]:
         """Run `function(connection)` on the connection's thread; calls run one after the other, in order.
 
@@ -78,10 +87,9 @@ async def connect(path: Path, *, read_only: bool, busy_timeout_s: float = BUSY_T
     """
     connection = Connection(partial(connect_here, path, read_only=read_only, busy_timeout_s=busy_timeout_s), 64)
     try:
-        await connection
+        return await connection.opened()
     except sqlite3.Error as error:
         raise unavailable(error) from error
-    return connection
 
 
 def connect_here(path: Path, *, read_only: bool, busy_timeout_s: float = BUSY_TIMEOUT_S) -> sqlite3.Connection:

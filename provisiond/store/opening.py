@@ -11,24 +11,47 @@ from provisiond.store import rows, schema
 from provisiond.store.connection import transaction
 
 _ACCESSIBLE_TO_OTHERS: Final = 0o007
+_HEADER_BYTES: Final = 100
 
 
 def require_file(path: Path, *, create: bool) -> None:
     """Make the file when it may be made, and see that it is nobody else's to read.
 
     Raises:
-        StoreUnavailable: it is not there, cannot be made, or is accessible to everyone.
+        StoreUnavailable: it is not there, cannot be made or read, is accessible to everyone, or has been cut off.
     """
     try:
         if create:
             path.parent.mkdir(mode=0o700, exist_ok=True)
             with suppress(FileExistsError):
                 os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-        mode = path.stat().st_mode
+        if path.stat().st_mode & _ACCESSIBLE_TO_OTHERS:
+            raise StoreUnavailable(f"the database {path} holds keys and is accessible to everyone: chmod o= {path}")
+        _require_whole(path)
     except OSError as error:
         raise StoreUnavailable(f"the database {path} cannot be opened: {error.strerror}") from error
-    if mode & _ACCESSIBLE_TO_OTHERS:
-        raise StoreUnavailable(f"the database {path} holds keys and is accessible to everyone: chmod o= {path}")
+
+
+def _require_whole(path: Path) -> None:
+    """Compare the size with the number of pages in the header: SQLite takes half a page at the end for zeros.
+
+    Only while there is no write-ahead log: pages that are missing from the file may be in that.
+    (SQLite file format 1.3: page size at 16, change counter at 24, pages at 28, valid for change counter at 92.)
+    """
+    log = path.with_name(f"{path.name}-wal")
+    if log.exists() and log.stat().st_size:
+        return
+    with path.open("rb") as file:
+        header = file.read(_HEADER_BYTES)
+    if len(header) < _HEADER_BYTES or header[24:28] != header[92:96]:
+        return  # empty, or for SQLite to judge
+    page_bytes = int.from_bytes(header[16:18], "big")
+    size_bytes = int.from_bytes(header[28:32], "big") * (65536 if page_bytes == 1 else page_bytes)
+    if path.stat().st_size < size_bytes:
+        raise StoreUnavailable(
+            f"the database {path} is damaged: it has {path.stat().st_size} of {size_bytes} bytes; "
+            "`provisiond db restore` brings a backup back"
+        )
 
 
 def set_up(connection: sqlite3.Connection, *, path: Path, write: bool, migrate: bool, quick_check: bool) -> bytes:

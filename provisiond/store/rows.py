@@ -9,8 +9,11 @@ from base64 import b64decode, b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
 from hashlib import blake2b
 from typing import Any, Final
+
+from pydantic_core import from_json, to_json
 
 from provisiond.errors import CorruptRecord, StoreError
 from provisiond.model import (
@@ -31,16 +34,6 @@ from provisiond.model import (
     TpmMaterial,
     X509Material,
 )
-
-
-def _plain(value: object) -> dict[Any, Any]:
-    if isinstance(value, Mapping):
-        return dict(value)
-    raise TypeError(f"{type(value).__name__} is not JSON")
-
-
-_encode_json: Final = json.JSONEncoder(separators=(",", ":"), allow_nan=False, default=_plain).encode
-"""Compact, and ASCII only: text that is not Unicode (a lone surrogate) comes back as it was."""
 
 
 class RowDigest:
@@ -118,9 +111,9 @@ def enrollment_row(enrollment: Enrollment, digest: RowDigest) -> EnrollmentRow:
         {
             "id": enrollment.id,
             "attestation": _material_document(enrollment.attestation),
-            "provisioningStatus": enrollment.provisioning_status,
+            "provisioningStatus": enrollment.provisioning_status.value,
             "deviceId": enrollment.device_id,
-            "allocationPolicy": enrollment.allocation_policy,
+            "allocationPolicy": _value(enrollment.allocation_policy),
             "iotHubs": enrollment.iot_hubs,
             "customAllocation": enrollment.custom_allocation,
             "reprovisionPolicy": _reprovision_document(enrollment.reprovision_policy),
@@ -145,7 +138,7 @@ def enrollment_row(enrollment: Enrollment, digest: RowDigest) -> EnrollmentRow:
 
 def enrollment(kind: EnrollmentKind, record: bytes) -> Enrollment:
     """Decode a record whose digest has been checked."""
-    document = json.loads(record.decode())
+    document = _decode(record)
     policy, twin, allocation = document["reprovisionPolicy"], document["initialTwin"], document["allocationPolicy"]
     return Enrollment(
         kind=kind,
@@ -175,19 +168,19 @@ def _material_document(material: AttestationMaterial) -> dict[str, Any]:
     match material:
         case X509Material():
             return {
-                "type": AttestationType.X509,
+                "type": AttestationType.X509.value,
                 "primary": _base64(material.primary_der),
                 "secondary": _base64(material.secondary_der),
             }
         case SymmetricKeyMaterial():
             return {
-                "type": AttestationType.SYMMETRIC_KEY,
+                "type": AttestationType.SYMMETRIC_KEY.value,
                 "primary": _base64(material.primary_key),
                 "secondary": _base64(material.secondary_key),
             }
         case TpmMaterial():
             return {
-                "type": AttestationType.TPM,
+                "type": AttestationType.TPM.value,
                 "endorsementKey": _base64(material.endorsement_key),
                 "storageRootKey": _base64(material.storage_root_key),
                 "allowedIds": material.allowed_ids,
@@ -249,16 +242,16 @@ def registration_row(registration: Registration, digest: RowDigest) -> Registrat
     record = _encode(
         {
             "registrationId": registration.registration_id,
-            "status": registration.status,
-            "substatus": registration.substatus,
+            "status": registration.status.value,
+            "substatus": _value(registration.substatus),
             "operationId": registration.operation_id,
             "version": registration.version,
             "hub": registration.hub,
             "assignedHost": registration.assigned_host,
             "deviceId": registration.device_id,
-            "enrollmentKind": registration.enrollment_kind,
+            "enrollmentKind": registration.enrollment_kind.value,
             "enrollmentId": registration.enrollment_id,
-            "attestationType": registration.attestation_type,
+            "attestationType": registration.attestation_type.value,
             "endorsementKeyHash": _base64(registration.endorsement_key_hash),
             "payload": registration.payload,
             "errorCode": registration.error_code,
@@ -283,7 +276,7 @@ def registration_row(registration: Registration, digest: RowDigest) -> Registrat
 
 def registration(record: bytes) -> Registration:
     """Decode a record whose digest has been checked."""
-    document = json.loads(record.decode())
+    document = _decode(record)
     substatus = document["substatus"]
     return Registration(
         registration_id=document["registrationId"],
@@ -335,7 +328,7 @@ def audit_row(record: AuditRecord) -> AuditRow:
         "outcome": record.outcome,
         "code": record.code,
         "reason": record.reason,
-        "enrollmentKind": record.enrollment_kind,
+        "enrollmentKind": _value(record.enrollment_kind),
         "enrollmentId": record.enrollment_id,
         "hub": record.hub,
         "actor": record.actor,
@@ -352,7 +345,7 @@ def audit_row(record: AuditRecord) -> AuditRow:
 
 def audit_record(record: bytes) -> AuditRecord:
     """Decode."""
-    document = json.loads(record.decode())
+    document = _decode(record)
     kind = document.get("enrollmentKind")
     return AuditRecord(
         tracking_id=document["trackingId"],
@@ -382,9 +375,29 @@ _ATTESTATION_TYPE: Final = {str(member): member for member in AttestationType}
 
 def _encode(document: dict[str, Any]) -> str:
     try:
-        return _encode_json(document)
+        return to_json(document).decode()  # a third of the time of the standard library's
+    except ValueError:  # such as a lone surrogate, which UTF-8 has no form for, but a JSON escape has
+        return _encode_strictly(document)
+
+
+def _encode_strictly(document: dict[str, Any]) -> str:
+    try:
+        return json.dumps(document, separators=(",", ":"), allow_nan=False, default=dict)
     except (TypeError, ValueError, RecursionError) as error:
         raise StoreError(f"a record has a value that cannot be stored: {error}") from error
+
+
+def _decode(record: bytes) -> dict[str, Any]:
+    document: dict[str, Any]
+    try:
+        document = from_json(record)
+    except ValueError:
+        document = json.loads(record)
+    return document
+
+
+def _value(member: StrEnum | None) -> str | None:
+    return None if member is None else str(member.value)  # the encoder takes four times as long over a member
 
 
 def _base64(octets: bytes | None) -> str | None:

@@ -43,7 +43,7 @@ def make_enrollment(id_: str = "Device-1", **changes: Any) -> Enrollment:
 
 def make_group(id_: str, *, ca_der: bytes | None = None, **changes: Any) -> Enrollment:
     attestation = KEYS if ca_der is None else X509Material(primary_der=ca_der)
-    return make_enrollment(id_, kind=EnrollmentKind.GROUP, attestation=attestation, **changes)
+    return make_enrollment(id_, **{"kind": EnrollmentKind.GROUP, "attestation": attestation, **changes})
 
 
 def make_registration(id_: str = "Device-1", **changes: Any) -> Registration:
