@@ -284,6 +284,8 @@ class Registration:
         hub: name of the hub in the configuration; `assigned_host` is what the device hears.
         enrollment_kind, enrollment_id: what let the device in, last time.
         endorsement_key_hash: SHA-256 of the TPM2B_PUBLIC EK, for TPM registrations.
+        endorsement_key, storage_root_key: TPM2B_PUBLIC, for TPM registrations; frozen at the first success.
+        hub_key: what a TPM device signs with at its hub; it never leaves us but sealed to that TPM.
         payload: what a custom allocation returned for the device, any JSON or None.
     """
 
@@ -299,6 +301,9 @@ class Registration:
     enrollment_id: str
     attestation_type: AttestationType
     endorsement_key_hash: bytes | None = None
+    endorsement_key: bytes | None = None
+    storage_root_key: bytes | None = None
+    hub_key: bytes | None = field(default=None, repr=False)
     payload: JSONValue = None
     error_code: int | None = None
     error_message: str | None = None
@@ -376,14 +381,25 @@ class Message:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TpmEvidence:
-    """What a TPM device presents in a register body: TPM2B_PUBLIC EK and SRK, and optionally EK certificates (DER,
-    leaf first) and, after a challenge, a SAS token signed with the challenge's key.
+    """What a TPM device presents: TPM2B_PUBLIC endorsement and storage root key, and optionally EK certificates (DER,
+    leaf first) and the TPM2B_PUBLIC of an attestation key (native protocol).
     """
 
     endorsement_key: bytes
     storage_root_key: bytes
     unverified_ek_chain: tuple[bytes, ...] = ()
-    authorization: str | None = field(default=None, repr=False)
+    attestation_key: bytes | None = None
+
+
+class Possession(StrEnum):
+    """How the presenter of a certificate chain or a TPM's keys proved that it holds the private ones."""
+
+    UNPROVED = "unproved"
+    """Not at all yet: a challenge is due."""
+    TLS = "tls"
+    """In the handshake of its own connection."""
+    ANSWERED = "answered"
+    """By answering a challenge earlier on the same connection."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -391,32 +407,126 @@ class Evidence:
     """Everything a request brings to prove its claim; the enrollment decides which part counts.
 
     Args:
-        unverified_chain: X.509 chain, DER, leaf first; possession of the leaf's key is proved, nothing else.
+        unverified_chain: X.509 chain, DER, leaf first.
         sas_token: `SharedAccessSignature sr=…&sig=…&se=…`.
+        claims_symmetric_key: a symmetric key will be proved by answering a challenge; nothing of it is presented.
         tpm: endorsement key and what goes with it.
+        possession: how holding the private keys of the chain or of the TPM was proved.
     """
 
     unverified_chain: tuple[bytes, ...] = ()
     sas_token: str | None = field(default=None, repr=False)
+    claims_symmetric_key: bool = False
     tpm: TpmEvidence | None = None
+    possession: Possession = Possession.UNPROVED
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuoteEvidence:
+    """A TPM2_Quote: TPMS_ATTEST, TPMT_SIGNATURE and the register values it covers, by bank and index."""
+
+    attest: bytes
+    signature: bytes
+    pcr_values: Mapping[tuple[str, int], bytes]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """A device's answer to a challenge; which field counts depends on the challenge.
+
+    Args:
+        challenge_id: of the challenge; None means the one outstanding on this connection.
+        sas_token: signed with the key that only its TPM could take out of an `authenticationKey`.
+        algorithm, signature: by the key of the device's certificate, over the transcript.
+        mac: HMAC-SHA256 under the device's symmetric key, over the transcript.
+        proof: HMAC-SHA256 under the secret that the TPM has released, over the transcript.
+        quote: when the challenge asked for one.
+    """
+
+    challenge_id: str | None = None
+    sas_token: str | None = field(default=None, repr=False)
+    algorithm: str | None = None
+    signature: bytes | None = None
+    mac: bytes | None = None
+    proof: bytes | None = None
+    quote: QuoteEvidence | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Challenge:
+    """What a device has to answer before it is believed, as it is told.
+
+    Args:
+        challenge_id, session_id: 1 to 128 printable ASCII characters; the answer covers both.
+        attestation_type: how it has to be answered.
+        nonce: 32 fresh octets.
+        expires_at: an answer that comes later is refused.
+        id_object, encrypted_secret: TPM2B_ID_OBJECT and TPM2B_ENCRYPTED_SECRET, for a TPM; else empty.
+        pcr_selection: registers that a quote must cover, bank and index; empty when none is asked for.
+        authentication_key: the blob with the key to sign a SAS token with, on `$dps` topics; else empty.
+    """
+
+    challenge_id: str
+    session_id: str
+    attestation_type: AttestationType
+    nonce: bytes
+    expires_at: datetime
+    id_object: bytes = b""
+    encrypted_secret: bytes = b""
+    pcr_selection: tuple[tuple[str, int], ...] = ()
+    authentication_key: bytes = b""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IssuedChallenge:
+    """A challenge as the service keeps it until it is answered: once, by whom it was given to.
+
+    Args:
+        challenge: as the device was told.
+        registration_key: lower-case id it was issued to.
+        connection_id: of the connection that asked; empty where connections are not ours to know.
+        protocol: whose topics it was asked on.
+        secret: what only the right TPM can release: the SAS key or the activated secret; else empty.
+        request: the register message's payload, as it was published.
+    """
+
+    challenge: Challenge
+    registration_key: str
+    connection_id: str
+    protocol: Role
+    secret: bytes = field(default=b"", repr=False)
+    request: bytes = b""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RegisterRequest:
-    """A device asks to be assigned. `payload` is its custom payload, any JSON or None."""
+    """A device asks to be assigned.
+
+    Args:
+        payload: its custom payload, any JSON or None.
+        protocol: whose topics it asks on.
+        octets: the message's payload, as it was published.
+        answer: its answer to a challenge, or None for a first request.
+        issued: the challenge it answers, taken out of the store; None when there was none.
+    """
 
     claimed_id: RegistrationId
     evidence: Evidence
     payload: JSONValue = None
+    protocol: Role = Role.DPS
+    octets: bytes = b""
+    answer: Answer | None = None
+    issued: IssuedChallenge | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PollRequest:
-    """A device asks how its operation is doing."""
+    """A device asks how its operation is doing, on the topics of `protocol`."""
 
     claimed_id: RegistrationId
     evidence: Evidence
     operation_id: str
+    protocol: Role = Role.DPS
 
 
 Request = RegisterRequest | PollRequest
@@ -432,6 +542,7 @@ class Verified:
         credential: what proved it, in a few words for the trace (`primary certificate`, `secondary key`).
         certificate_der: the device's own certificate, for X.509.
         endorsement_key_hash: SHA-256 of the EK, for TPM.
+        tpm: the TPM's keys, for TPM.
         device_key: the key the device signs with at its hub, for symmetric keys.
     """
 
@@ -441,6 +552,7 @@ class Verified:
     credential: str
     certificate_der: bytes | None = None
     endorsement_key_hash: bytes | None = None
+    tpm: TpmEvidence | None = None
     device_key: bytes | None = field(default=None, repr=False)
 
 
@@ -477,12 +589,14 @@ class Facts:
         groups: the groups that could claim the request: CA groups whose certificate is or has signed one of the
             presented ones (by name), symmetric-key groups when a SAS token was presented, TPM groups when a TPM was.
         registration: the current record of the claimed id.
+        endorsement_key_owner: lower-case id of the registration that has the presented endorsement key, if any.
         hubs: every linked hub.
     """
 
     individual: Enrollment | None = None
     groups: tuple[Enrollment, ...] = ()
     registration: Registration | None = None
+    endorsement_key_owner: str | None = None
     hubs: tuple[Hub, ...] = ()
 
 
@@ -497,38 +611,16 @@ class ErrorBody:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Challenge:
-    """What a device has to answer before it is believed, as the native protocol tells it.
-
-    Args:
-        challenge_id, session_id: 1 to 128 printable ASCII characters; the answer covers both.
-        attestation_type: how it has to be answered.
-        nonce: 32 fresh octets.
-        expires_at: an answer that comes later is refused.
-        id_object, encrypted_secret: TPM2B_ID_OBJECT and TPM2B_ENCRYPTED_SECRET, for a TPM; else empty.
-        pcr_selection: registers that a quote must cover, bank and index; empty when none is asked for.
-    """
-
-    challenge_id: str
-    session_id: str
-    attestation_type: AttestationType
-    nonce: bytes
-    expires_at: datetime
-    id_object: bytes = b""
-    encrypted_secret: bytes = b""
-    pcr_selection: tuple[tuple[str, int], ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
-    """What the device hears, before a protocol encodes it. Exactly one of `error`, `challenge` and `status_text` is set.
+    """What the device hears, before a protocol encodes it. Exactly one of `error`, `challenge`, `status_text` is set.
 
     Args:
         status: HTTP-like: 200, 202, 400, 401, 404, 409, 429, 500.
         registration: record to show whole, as `registrationState`; None to leave it out.
         registration_id: shows a `registrationState` of only the id and the status, when there is no record to show.
         retry_after_s: whole seconds, None to leave it out.
-        challenge: native protocol only, with status 401.
+        challenge: with status 401.
+        authentication_key: blob that carries a TPM device's hub key, or None.
         sealed_credential: what the device needs at its hub, sealed to the device (`protocols.sealing`), or None.
     """
 
@@ -540,6 +632,7 @@ class Reply:
     error: ErrorBody | None = None
     retry_after_s: int | None = None
     challenge: Challenge | None = None
+    authentication_key: bytes | None = None
     sealed_credential: Mapping[str, JSONValue] | None = None
 
 
@@ -588,6 +681,9 @@ class Decision:
         registration: record to write, with its `version` already the new one; None when nothing changes.
         expected_version: version that was read, 0 when there was no record.
         audit: row to append, None for requests that decide nothing (a poll that only looks).
+        challenge: to be kept, durably, before the reply goes out.
+        proved: a TPM that has proved itself; its connection may poll.
+        guard: the enrollment that let the device in; it must be unchanged when the decision is committed.
     """
 
     reply: Reply
@@ -595,3 +691,6 @@ class Decision:
     registration: Registration | None = None
     expected_version: int = 0
     audit: AuditRecord | None = None
+    challenge: IssuedChallenge | None = None
+    proved: TpmEvidence | None = None
+    guard: Enrollment | None = None

@@ -2,23 +2,28 @@
 
 import uuid
 from base64 import b64encode
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from provisiond.attestation import x509
+from provisiond.attestation.tpm import endorsement_key_hash
 from provisiond.errors import ConnectRefused, DeviceFault, PreconditionFailed, ServerFault, VersionConflict
 from provisiond.model import (
     ConnectAttempt,
     Connection,
     Decision,
+    Evidence,
     Facts,
     Message,
     PollRequest,
+    Possession,
     Request,
+    TpmEvidence,
     Trace,
 )
 from provisiond.ports import Clock, DecisionStore, Entropy, FactsQuery, HubDirectory, Observer, Write
 from provisiond.protocols import dps
+from provisiond.registration.challenge import decode_issued, encode_issued
 from provisiond.registration.decide import Context, RegistrationPolicy, decide_poll, decide_register, refuse
 
 _COMMIT_ATTEMPTS: Final = 8
@@ -68,8 +73,11 @@ class Pipeline:
         self._clock = clock
         self._entropy = entropy
         self._observer = observer
-        # One entry a connection at the most: `closed` and a final answer remove it.
+        # A challenge of an earlier run is nobody's: this run's connections have other names.
+        self._run_id = entropy.token_bytes(8).hex()
+        # One entry a connection at the most in each: `closed` removes it.
         self._outstanding_until: dict[str, float] = {}
+        self._proved: dict[str, TpmEvidence] = {}
 
     async def admit(self, attempt: ConnectAttempt) -> Connection:
         """Judge a CONNECT by its consistency; see `protocols.dps.admit`.
@@ -90,8 +98,8 @@ class Pipeline:
         event = "invalid"
         try:
             request = dps.parse(connection, message)
-            event = "poll" if isinstance(request, PollRequest) else "register"
-            decision = await self._decide(request, context)
+            event = _event_of(request)
+            decision = await self._decide(await self._recall(request, connection), context)
         except DeviceFault as fault:
             decision = await self._refuse(fault, connection, event, context)
         except ServerFault as fault:
@@ -109,11 +117,26 @@ class Pipeline:
     async def closed(self, connection: Connection) -> None:
         """Forget a connection."""
         self._outstanding_until.pop(connection.connection_id, None)
+        self._proved.pop(connection.connection_id, None)
 
     def _admit(self, attempt: ConnectAttempt) -> Connection:
         if dps.is_provisioning_user_name(attempt.username):
             return dps.admit(attempt, id_scope=self.policy.id_scope)
         raise ConnectRefused(f"user name {(attempt.username or '')[:200]!r} asks for no role of this service")
+
+    async def _recall(self, request: Request, connection: Connection) -> Request:
+        """Add what earlier messages have established: the challenge that is answered, the TPM that was proved."""
+        if isinstance(request, PollRequest):
+            proved = self._proved.get(connection.connection_id)
+            if proved is None:
+                return request
+            return replace(request, evidence=Evidence(tpm=proved, possession=Possession.ANSWERED))
+        if request.answer is None:
+            return request
+        # Out of the store before anything is checked: right or wrong, it serves this one try.
+        stored = await self._store.take_challenge(self._challenge_key(connection))
+        issued = None if stored is None else decode_issued(stored.challenge)
+        return dps.recall_tpm(replace(request, issued=issued), issued)
 
     async def _decide(self, request: Request, context: Context) -> Decision:
         for _ in range(_COMMIT_ATTEMPTS):
@@ -133,22 +156,31 @@ class Pipeline:
 
     async def _facts(self, request: Request) -> Facts:
         evidence = request.evidence
+        tpm = evidence.tpm
         stored = await self._store.facts(
             FactsQuery(
                 registration_key=request.claimed_id.key,
                 issuer_hashes=x509.issuer_hashes(evidence.unverified_chain),
-                symmetric_key_groups=evidence.sas_token is not None,
-                tpm_groups=evidence.tpm is not None,
+                symmetric_key_groups=evidence.sas_token is not None or evidence.claims_symmetric_key,
+                tpm_groups=tpm is not None,
+                endorsement_key_hash=None if tpm is None else endorsement_key_hash(tpm.endorsement_key),
             )
         )
         return Facts(
             individual=stored.individual,
             groups=stored.groups,
             registration=stored.registration,
+            endorsement_key_owner=stored.endorsement_key_owner,
             hubs=self._hubs.snapshot(),
         )
 
     async def _commit(self, decision: Decision) -> None:
+        if decision.challenge is not None:
+            issued = decision.challenge
+            key = f"{self._run_id}/{issued.connection_id}"
+            await self._store.put_challenge(
+                key=key, challenge=encode_issued(issued), expires_at=issued.challenge.expires_at
+            )
         if decision.registration is None and decision.audit is None:
             return
         await self._store.commit(
@@ -156,6 +188,7 @@ class Pipeline:
                 registration=decision.registration,
                 expected_version=decision.expected_version,
                 audit=decision.audit,
+                guard=decision.guard,
             )
         )
 
@@ -172,7 +205,12 @@ class Pipeline:
         fault = error if isinstance(error, ServerFault) else ServerFault(repr(error))
         return refuse(fault, claimed_id=connection.claimed_id, event=event, context=context, trace=Trace())
 
+    def _challenge_key(self, connection: Connection) -> str:
+        return f"{self._run_id}/{connection.connection_id}"
+
     def _track(self, connection: Connection, decision: Decision) -> None:
+        if decision.proved is not None:
+            self._proved[connection.connection_id] = decision.proved
         if decision.reply.status == 202:
             self._outstanding_until[connection.connection_id] = self._clock.monotonic() + _OPERATION_TTL_S
         else:
@@ -180,12 +218,16 @@ class Pipeline:
 
     def _context(self, connection: Connection) -> Context:
         operation = self._entropy.token_bytes(24)
+        random = self._entropy.token_bytes(48)
         return Context(
             now=self._clock.now(),
             immediate=self._is_immediate(connection),
-            tracking_id=str(uuid.UUID(bytes=self._entropy.token_bytes(16), version=4)),
+            tracking_id=str(uuid.UUID(bytes=random[:16], version=4)),
             operation_id=f"5.{operation[:8].hex()}.{uuid.UUID(bytes=operation[8:], version=4)}",
-            etag=b64encode(f'"{uuid.UUID(bytes=self._entropy.token_bytes(16), version=4)}"'.encode()).decode(),
+            etag=b64encode(f'"{uuid.UUID(bytes=random[16:32], version=4)}"'.encode()).decode(),
+            challenge_id=random[32:].hex(),
+            connection_id=connection.connection_id,
+            entropy=self._entropy,
             actor=connection.remote_address,
         )
 
@@ -197,3 +239,9 @@ class Pipeline:
                 return False
             case _:
                 return dps.takes_immediate_assignment(connection.client_version)
+
+
+def _event_of(request: Request) -> str:
+    if isinstance(request, PollRequest):
+        return "poll"
+    return "register" if request.answer is None else "answer"

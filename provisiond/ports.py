@@ -50,6 +50,7 @@ class StoredFacts:
     individual: Enrollment | None = None
     groups: tuple[Enrollment, ...] = ()
     registration: Registration | None = None
+    endorsement_key_owner: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,12 +63,14 @@ class FactsQuery:
             group is found when its certificate's subject hash is among them.
         symmetric_key_groups: also return the symmetric-key groups.
         tpm_groups: also return the TPM groups.
+        endorsement_key_hash: also say which registration has this endorsement key.
     """
 
     registration_key: str
     issuer_hashes: frozenset[bytes] = frozenset()
     symmetric_key_groups: bool = False
     tpm_groups: bool = False
+    endorsement_key_hash: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,11 +81,13 @@ class Write:
         registration: record to insert (expected_version 0) or replace.
         expected_version: the version that was read.
         audit: row to append.
+        guard: an enrollment that must still be there with this etag; otherwise it is a VersionConflict.
     """
 
     registration: Registration | None = None
     expected_version: int = 0
     audit: AuditRecord | None = None
+    guard: Enrollment | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,7 +126,7 @@ class DecisionStore(Protocol):
         ...
 
     async def put_challenge(self, *, key: str, challenge: bytes, expires_at: datetime) -> None:
-        """Keep the challenge of a registration (lower-case id); it replaces an older one of the same id.
+        """Keep a challenge under a key of the caller's; it replaces an older one of the same key.
 
         Raises:
             StoreUnavailable: it was not stored.
@@ -129,7 +134,7 @@ class DecisionStore(Protocol):
         ...
 
     async def take_challenge(self, key: str) -> StoredChallenge | None:
-        """Take the challenge of a registration out, durably, so that it serves one try, right or wrong.
+        """Take the challenge of a key out, durably, so that it serves one try, right or wrong.
 
         Raises:
             StoreUnavailable: it may still be there; nothing may be verified with it.

@@ -7,7 +7,7 @@ from hashlib import sha256
 from provisiond.attestation import x509
 from provisiond.errors import StoreUnavailable, VersionConflict
 from provisiond.model import AttestationType, AuditRecord, Enrollment, EnrollmentKind, Hub, Registration
-from provisiond.ports import FactsQuery, StoredFacts, Write
+from provisiond.ports import FactsQuery, StoredChallenge, StoredFacts, Write
 
 # The certificate factory makes certificates that are valid today.
 NOW = datetime.now(UTC).replace(microsecond=0)
@@ -51,6 +51,7 @@ class FakeDecisionStore:
     audit: list[AuditRecord] = field(default_factory=list)
     conflicts: int = 0
     broken: bool = False
+    challenges: dict[str, StoredChallenge] = field(default_factory=dict)
 
     async def facts(self, query: FactsQuery) -> StoredFacts:
         if self.broken:
@@ -66,6 +67,14 @@ class FakeDecisionStore:
             ),
             groups=tuple(e for e in self.enrollments if e.kind is EnrollmentKind.GROUP and self._claims(e, query)),
             registration=self.registrations.get(query.registration_key),
+            endorsement_key_owner=next(
+                (
+                    r.key
+                    for r in self.registrations.values()
+                    if query.endorsement_key_hash is not None and r.endorsement_key_hash == query.endorsement_key_hash
+                ),
+                None,
+            ),
         )
 
     async def commit(self, write: Write) -> None:
@@ -81,6 +90,12 @@ class FakeDecisionStore:
             self.registrations[write.registration.key] = write.registration
         if write.audit is not None:
             self.audit.append(write.audit)
+
+    async def put_challenge(self, *, key, challenge, expires_at):
+        self.challenges[key] = StoredChallenge(challenge=challenge, expires_at=expires_at)
+
+    async def take_challenge(self, key):
+        return self.challenges.pop(key, None)
 
     @staticmethod
     def _claims(group: Enrollment, query: FactsQuery) -> bool:

@@ -3,9 +3,9 @@ import json
 from datetime import timedelta
 
 import pytest
+
 from provisiond.attestation.symmetric_key import generate_sas_token
 from provisiond.attestation.x509 import X509Limits
-
 from provisiond.errors import ConnectRefused
 from provisiond.hubs.directory import ConfiguredHubs
 from provisiond.model import ConnectAttempt, Message, Outcome

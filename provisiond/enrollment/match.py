@@ -45,7 +45,7 @@ def presented_types(evidence: Evidence) -> frozenset[AttestationType]:
     """The mechanisms that a request brings evidence for."""
     presented = {
         AttestationType.X509: bool(evidence.unverified_chain),
-        AttestationType.SYMMETRIC_KEY: evidence.sas_token is not None,
+        AttestationType.SYMMETRIC_KEY: evidence.sas_token is not None or evidence.claims_symmetric_key,
         AttestationType.TPM: evidence.tpm is not None,
     }
     return frozenset(mechanism for mechanism, present in presented.items() if present)

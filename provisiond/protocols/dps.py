@@ -6,28 +6,37 @@
 | poll      | `$dps/registrations/GET/iotdps-get-operationstatus/?$rid={rid}&operationId={op}` |
 | reply     | `$dps/registrations/res/{status}/?$rid={rid}[&retry-after={seconds}]`           |
 
+A TPM device adds `tpm: {endorsementKey, storageRootKey}` to its register body, hears 401 with `authenticationKey` and
+`keyName`, and registers again with `authorization`, as Azure has it over HTTPS; over MQTT it is ours.
+
 Identity comes from the CONNECT, never from a body. `$rid` is the first parameter of a reply: SDKs find it by position.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 from urllib.parse import unquote
 
 from provisiond.errors import AttestationError, ConnectRefused, MalformedRequest, NotFound, UnknownOperation
 from provisiond.model import (
+    Answer,
+    Challenge,
     ConnectAttempt,
     Connection,
     Evidence,
+    IssuedChallenge,
     JSONValue,
     Message,
     PollRequest,
+    Possession,
     RegisterRequest,
     Registration,
     RegistrationId,
     Reply,
     Request,
     Role,
+    TpmEvidence,
 )
+from provisiond.protocols.base64_octets import Base64, encode_octets
 from provisiond.protocols.json_body import encode_json, parse_json
 from provisiond.protocols.timestamps import format_timestamp
 
@@ -39,6 +48,14 @@ _POLL_PATH: Final = "GET/iotdps-get-operationstatus/"
 
 _RID_MAX_LENGTH: Final = 256
 """SDKs send a UUID or a packet id; an echo need not be a way to make us send kilobytes."""
+
+_TPM_KEY_MAX_SIZE_BYTES: Final = 1024
+"""The largest public area is that of an RSA-4096 key, 572 octets."""
+
+_EK_CERTIFICATE_MAX_SIZE_BYTES: Final = 4096
+"""NV storage of a TPM is small; EK certificates are 0.8 to 1.6 KiB."""
+
+_EK_CHAIN_MAX_CERTIFICATES: Final = 5
 
 _IMMEDIATE_CLIENTS: Final = (
     "azure-iot-device-provisioning-py/",
@@ -175,7 +192,20 @@ def registration_state(registration: Registration) -> dict[str, JSONValue]:
     return {name: value for name, value in state.items() if value is not None}
 
 
+def _challenge_body(challenge: Challenge) -> dict[str, JSONValue]:
+    """No `status`: the C SDK tells a challenge by its absence."""
+    return {
+        "message": "Sign the next request with the key that only this TPM can import",
+        "authenticationKey": encode_octets(challenge.authentication_key),
+        "keyName": "registration",
+        "challengeId": challenge.challenge_id,
+        "expiresAt": format_timestamp(challenge.expires_at),
+    }
+
+
 def _reply_body(reply: Reply) -> dict[str, JSONValue]:
+    if reply.challenge is not None:
+        return _challenge_body(reply.challenge)
     if reply.error is not None:
         return {
             "errorCode": reply.error.code,
@@ -187,15 +217,15 @@ def _reply_body(reply: Reply) -> dict[str, JSONValue]:
     body: dict[str, JSONValue] = {"operationId": reply.operation_id, "status": status_text}
     if reply.registration is not None:
         body["registrationState"] = registration_state(reply.registration)
+        if reply.authentication_key is not None:
+            body["registrationState"]["tpm"]["authenticationKey"] = encode_octets(reply.authentication_key)
     elif reply.registration_id:
         body["registrationState"] = {"registrationId": reply.registration_id, "status": status_text}
     return body
 
 
 def _parse_register(connection: Connection, payload: bytes) -> RegisterRequest:
-    body: Any = parse_json(payload) if payload.strip() else {}
-    if not isinstance(body, dict):
-        raise MalformedRequest("body is not a JSON object", public="Body is not a JSON object")
+    body = _parse_object(payload)
     named = body.get("registrationId")
     if named is not None and not isinstance(named, str):
         raise MalformedRequest("registrationId is not a string", public="registrationId is not a string")
@@ -203,9 +233,66 @@ def _parse_register(connection: Connection, payload: bytes) -> RegisterRequest:
         raise AttestationError(
             f"body names {named[:140]!r}, the connection is {connection.claimed_id}", finding="registration-id-mismatch"
         )
+    tpm, answer = _parse_tpm(body), _parse_authorization(body)
     return RegisterRequest(
-        claimed_id=connection.claimed_id, evidence=_evidence(connection), payload=body.get("payload")
+        claimed_id=connection.claimed_id,
+        evidence=replace(_evidence(connection), tpm=tpm),
+        payload=body.get("payload"),
+        protocol=Role.DPS,
+        octets=payload,
+        answer=answer,
     )
+
+
+def recall_tpm(request: RegisterRequest, issued: IssuedChallenge | None) -> RegisterRequest:
+    """Give an answer that leaves its TPM's keys out those of the request that was challenged."""
+    if request.answer is None or request.evidence.tpm is not None or issued is None:
+        return request
+    return replace(request, evidence=replace(request.evidence, tpm=_parse_tpm(_parse_object(issued.request))))
+
+
+def _parse_object(payload: bytes) -> dict[str, Any]:
+    body: Any = parse_json(payload) if payload.strip() else {}
+    if not isinstance(body, dict):
+        raise MalformedRequest("body is not a JSON object", public="Body is not a JSON object")
+    return body
+
+
+def _parse_tpm(body: dict[str, Any]) -> TpmEvidence | None:
+    tpm = body.get("tpm")
+    if tpm is None:
+        return None
+    if not isinstance(tpm, dict):
+        raise MalformedRequest("tpm is not an object", public="tpm is not an object")
+    chain = tpm.get("ekChain", [])
+    if not isinstance(chain, list) or len(chain) > _EK_CHAIN_MAX_CERTIFICATES:
+        raise MalformedRequest("ekChain is not a short list", public="tpm.ekChain is not a list of at most 5")
+    certificate = tpm.get("ekCertificate")
+    certificates = ([certificate] if certificate is not None else []) + chain
+    return TpmEvidence(
+        endorsement_key=_octets(tpm, "endorsementKey", _TPM_KEY_MAX_SIZE_BYTES),
+        storage_root_key=_octets(tpm, "storageRootKey", _TPM_KEY_MAX_SIZE_BYTES),
+        unverified_ek_chain=tuple(
+            _octets({"ekCertificate": one}, "ekCertificate", _EK_CERTIFICATE_MAX_SIZE_BYTES) for one in certificates
+        ),
+    )
+
+
+def _octets(tpm: dict[str, Any], name: str, max_size_bytes: int) -> bytes:
+    text = tpm.get(name)
+    try:
+        return Base64(max_size_bytes).decode(text if isinstance(text, str) else "")
+    except ValueError as error:
+        raise MalformedRequest(f"tpm.{name}: {error}", public=f"tpm.{name} is not base64 of a TPM structure") from error
+
+
+def _parse_authorization(body: dict[str, Any]) -> Answer | None:
+    authorization = body.get("authorization")
+    if authorization is None:
+        return None
+    if not isinstance(authorization, str):
+        raise MalformedRequest("authorization is not a string", public="authorization is not a string")
+    return Answer(sas_token=authorization)
 
 
 def _parse_poll(connection: Connection, parameters: dict[str, list[str]]) -> PollRequest:
@@ -216,7 +303,9 @@ def _parse_poll(connection: Connection, parameters: dict[str, list[str]]) -> Pol
 
 
 def _evidence(connection: Connection) -> Evidence:
-    return Evidence(unverified_chain=connection.unverified_chain, sas_token=connection.sas_token)
+    return Evidence(
+        unverified_chain=connection.unverified_chain, sas_token=connection.sas_token, possession=Possession.TLS
+    )
 
 
 def _decode_password(password: bytes | None) -> str | None:

@@ -3,10 +3,12 @@
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from hmac import compare_digest
+from typing import Final
 
 from provisiond.assignment.policies import Allocation, allocate
+from provisiond.attestation.tpm_activation import activation_blob
 from provisiond.enrollment.reprovision import stays, substatus_after
-from provisiond.errors import AllocationError, DeviceFault, NotFound, ServerFault
+from provisiond.errors import AllocationError, AttestationError, DeviceFault, NotFound, ServerFault
 from provisiond.model import (
     AllocationPolicy,
     AuditRecord,
@@ -25,8 +27,13 @@ from provisiond.model import (
     Trace,
     Verified,
 )
-from provisiond.registration.attest import AttestationPolicy, attest
+from provisiond.ports import Entropy
+from provisiond.registration import challenge, tpm_claim
+from provisiond.registration.attest import AttestationPolicy, Unproved, attest
 from provisiond.registration.machine import Event, step
+
+_HUB_KEY_SIZE_BYTES: Final = 32
+"""HMAC-SHA256's own strength; what Azure gives a TPM device as well."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +61,9 @@ class Context:
         tracking_id: fresh UUID text, for the audit row and, on a refusal, the device.
         operation_id: fresh and unguessable, for a new registration.
         etag: fresh, for a changed registration.
+        challenge_id: fresh and unguessable, for a challenge.
+        connection_id: of the connection that asks; empty where connections are not ours to know.
+        entropy: makes what a challenge or a sealed key needs.
         actor: remote address of the device.
     """
 
@@ -62,6 +72,9 @@ class Context:
     tracking_id: str
     operation_id: str
     etag: str
+    challenge_id: str
+    connection_id: str
+    entropy: Entropy
     actor: str = ""
 
 
@@ -70,35 +83,37 @@ def decide_register(
 ) -> Decision:
     """Decide a register request. Never raises for what a device can bring about: a refusal is a decision."""
     trace = Trace()
+    event = "register" if request.answer is None else "answer"
     try:
-        verified = attest(
-            request.claimed_id, request.evidence, facts, policy=policy.attestation, now=context.now, trace=trace
-        )
+        outcome = _attest(request, facts, policy=policy, context=context, trace=trace)
+        if isinstance(outcome, Unproved):
+            return _challenge(request, outcome, policy=policy, context=context, trace=trace)
     except DeviceFault as fault:
-        return refuse(fault, claimed_id=request.claimed_id, event="register", context=context, trace=trace)
-    if not verified.enrollment.enabled:
-        return _disabled(verified, event="register", context=context, trace=trace)
-    trace.passed("authorisation", f"enrollment {verified.enrollment.id} is enabled")
+        return refuse(fault, claimed_id=request.claimed_id, event=event, context=context, trace=trace)
+    if not outcome.enrollment.enabled:
+        return _disabled(outcome, event=event, context=context, trace=trace)
+    trace.passed("authorisation", f"enrollment {outcome.enrollment.id} is enabled")
     try:
-        return _assign(verified, facts, policy=policy, context=context, trace=trace)
+        return _assign(outcome, facts, policy=policy, context=context, trace=trace)
     except AllocationError as error:
-        return _failed(verified, error, context=context, trace=trace)
+        return _failed(outcome, error, context=context, trace=trace)
 
 
 def decide_poll(request: PollRequest, facts: Facts, *, policy: RegistrationPolicy, context: Context) -> Decision:
     """Decide a poll: the connection proves itself again, and the operation must be its own registration's newest."""
     trace = Trace()
+    claim = RegisterRequest(claimed_id=request.claimed_id, evidence=request.evidence, protocol=request.protocol)
     try:
-        verified = attest(
-            request.claimed_id, request.evidence, facts, policy=policy.attestation, now=context.now, trace=trace
-        )
+        verified = _attest(claim, facts, policy=policy, context=context, trace=trace)
+        if isinstance(verified, Unproved):
+            raise AttestationError("the connection has not proved itself; register first", finding="no-evidence")
         registration = _own_operation(facts.registration, request.operation_id)
     except DeviceFault as fault:
         return refuse(fault, claimed_id=request.claimed_id, event="poll", context=context, trace=trace)
     if not verified.enrollment.enabled:
         return _disabled(verified, event="poll", context=context, trace=trace)
     return Decision(
-        reply=_report(registration, request.claimed_id, policy=policy, immediate=True),
+        reply=_report(registration, verified, policy=policy, context=context, immediate=True),
         outcome=Outcome(registration.status.value),
     )
 
@@ -130,6 +145,41 @@ def refuse(
     )
 
 
+def _attest(
+    request: RegisterRequest, facts: Facts, *, policy: RegistrationPolicy, context: Context, trace: Trace
+) -> Verified | Unproved:
+    return attest(
+        request,
+        facts,
+        policy=policy.attestation,
+        connection_id=context.connection_id,
+        now=context.now,
+        trace=trace,
+    )
+
+
+def _challenge(
+    request: RegisterRequest, claim: Unproved, *, policy: RegistrationPolicy, context: Context, trace: Trace
+) -> Decision:
+    enrollment = claim.enrollment
+    issued = challenge.issue(
+        request,
+        attestation_type=claim.attestation_type,
+        keys=claim.keys,
+        pcr_policy=tpm_claim.pcr_policy_of(enrollment) if claim.keys is not None and enrollment is not None else None,
+        connection_id=context.connection_id,
+        challenge_id=context.challenge_id,
+        expires_at=challenge.expiry(context.now, policy.attestation.challenge_ttl_s),
+        entropy=context.entropy,
+    )
+    trace.passed("challenge", f"{context.challenge_id} issued, expires at {issued.challenge.expires_at:%H:%M:%S}Z")
+    return Decision(
+        reply=Reply(status=401, challenge=issued.challenge),
+        outcome=Outcome.CHALLENGED,
+        challenge=issued,
+    )
+
+
 def _assign(
     verified: Verified, facts: Facts, *, policy: RegistrationPolicy, context: Context, trace: Trace
 ) -> Decision:
@@ -144,12 +194,14 @@ def _assign(
         return _keep(existing, verified, policy=policy, context=context, trace=trace)
     registration = _place(existing, hub, verified, reprovision=reprovision, context=context)
     trace.passed("registration", f"{registration.status.value} on {hub.name}, {registration.substatus}")
-    return Decision(
-        reply=_report(registration, verified.registration_id, policy=policy, immediate=context.immediate),
-        outcome=Outcome(registration.status.value),
-        registration=registration,
+    return _settle(
+        registration,
+        verified,
+        policy=policy,
+        context=context,
+        trace=trace,
+        write=registration,
         expected_version=existing.version if existing else 0,
-        audit=_audit(verified, Outcome(registration.status.value), hub.name, context=context, trace=trace),
     )
 
 
@@ -172,6 +224,7 @@ def _is_unchanged(existing: Registration, hub: Hub, verified: Verified) -> bool:
         and existing.enrollment_kind == verified.enrollment.kind
         and existing.enrollment_id.lower() == verified.enrollment.key
         and existing.attestation_type == verified.attestation_type
+        and existing.endorsement_key_hash == verified.endorsement_key_hash
     )
 
 
@@ -191,11 +244,11 @@ def _place(
         enrollment_kind=verified.enrollment.kind,
         enrollment_id=verified.enrollment.id,
         attestation_type=verified.attestation_type,
-        endorsement_key_hash=verified.endorsement_key_hash,
         etag=context.etag,
         created_at=context.now,
         updated_at=context.now,
     )
+    placed = _with_tpm(placed, existing, verified, context)
     if existing is None:
         return placed
     # The name at the hub and the operation a device may be polling outlive every move; both end with the record.
@@ -209,15 +262,49 @@ def _place(
     )
 
 
+def _with_tpm(
+    placed: Registration, existing: Registration | None, verified: Verified, context: Context
+) -> Registration:
+    """A TPM device keeps its hub key for as long as it is the same TPM; it is made here, and leaves only sealed."""
+    if verified.tpm is None:
+        return placed
+    same = existing is not None and existing.endorsement_key_hash == verified.endorsement_key_hash
+    known = existing.hub_key if existing is not None and same else None
+    return replace(
+        placed,
+        endorsement_key_hash=verified.endorsement_key_hash,
+        endorsement_key=verified.tpm.endorsement_key,
+        storage_root_key=verified.tpm.storage_root_key,
+        hub_key=known or context.entropy.token_bytes(_HUB_KEY_SIZE_BYTES),
+    )
+
+
 def _keep(
     existing: Registration, verified: Verified, *, policy: RegistrationPolicy, context: Context, trace: Trace
 ) -> Decision:
-    status = step(existing.status, Event.KEPT)
+    step(existing.status, Event.KEPT)
+    return _settle(existing, verified, policy=policy, context=context, trace=trace, expected_version=existing.version)
+
+
+def _settle(
+    registration: Registration,
+    verified: Verified,
+    *,
+    policy: RegistrationPolicy,
+    context: Context,
+    trace: Trace,
+    expected_version: int,
+    write: Registration | None = None,
+) -> Decision:
+    outcome = Outcome(registration.status.value)
     return Decision(
-        reply=_report(existing, verified.registration_id, policy=policy, immediate=context.immediate),
-        outcome=Outcome(status.value),
-        expected_version=existing.version,
-        audit=_audit(verified, Outcome(status.value), existing.hub, context=context, trace=trace),
+        reply=_report(registration, verified, policy=policy, context=context, immediate=context.immediate),
+        outcome=outcome,
+        registration=write,
+        expected_version=expected_version,
+        audit=_audit(verified, outcome, registration.hub, context=context, trace=trace),
+        proved=verified.tpm,
+        guard=verified.enrollment,
     )
 
 
@@ -229,21 +316,37 @@ def _own_operation(registration: Registration | None, operation_id: str) -> Regi
 
 
 def _report(
-    registration: Registration, registration_id: RegistrationId, *, policy: RegistrationPolicy, immediate: bool
+    registration: Registration, verified: Verified, *, policy: RegistrationPolicy, context: Context, immediate: bool
 ) -> Reply:
     """What a device hears of its registration. A first answer that is not `immediate` is 202 whatever is true."""
+    spelt = verified.registration_id.text
     if registration.status is RegistrationStatus.ASSIGNING or not immediate:
         return Reply(
             status=202,
             operation_id=registration.operation_id,
             status_text=RegistrationStatus.ASSIGNING,
-            registration_id=registration_id.text if immediate else "",
+            registration_id=spelt if immediate else "",
             retry_after_s=policy.retry_after_s,
         )
-    # The device reads its own spelling back.
-    shown = replace(registration, registration_id=registration_id.text)
     return Reply(
-        status=200, operation_id=registration.operation_id, status_text=registration.status, registration=shown
+        status=200,
+        operation_id=registration.operation_id,
+        status_text=registration.status,
+        # The device reads its own spelling back.
+        registration=replace(registration, registration_id=spelt),
+        authentication_key=_seal_hub_key(registration, verified, context),
+    )
+
+
+def _seal_hub_key(registration: Registration, verified: Verified, context: Context) -> bytes | None:
+    if verified.tpm is None or registration.hub_key is None:
+        return None
+    keys = tpm_claim.read_keys(verified.tpm, Trace())
+    return activation_blob(
+        endorsement_key=keys.endorsement,
+        storage_root_key=keys.storage_root,
+        key=registration.hub_key,
+        entropy=context.entropy,
     )
 
 

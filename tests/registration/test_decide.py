@@ -2,9 +2,9 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
+
 from provisiond.attestation.symmetric_key import derive_device_key, generate_sas_token
 from provisiond.attestation.x509 import X509Limits
-
 from provisiond.model import (
     AttestationType,
     Evidence,
@@ -12,6 +12,7 @@ from provisiond.model import (
     Hub,
     Outcome,
     PollRequest,
+    Possession,
     RegisterRequest,
     RegistrationId,
     RegistrationStatus,
@@ -22,11 +23,21 @@ from provisiond.registration.attest import AttestationPolicy
 from provisiond.registration.decide import Context, RegistrationPolicy, decide_poll, decide_register
 from tests.certificates import make_ca, make_leaf
 from tests.enrollment_factory import PRIMARY_KEY, SECONDARY_KEY, certificates, group, individual
-from tests.fakes_decision import HUBS, NOW
+from tests.fakes_decision import HUBS, NOW, FakeEntropy
 
 SCOPE = "0ne00112233"
 POLICY = RegistrationPolicy(attestation=AttestationPolicy(id_scope=SCOPE, x509_limits=X509Limits()))
-CONTEXT = Context(now=NOW, immediate=True, tracking_id="t-1", operation_id="5.op.1", etag="etag-1", actor="10.0.0.1")
+CONTEXT = Context(
+    now=NOW,
+    immediate=True,
+    tracking_id="t-1",
+    operation_id="5.op.1",
+    etag="etag-1",
+    challenge_id="ch-1",
+    connection_id="c-1",
+    entropy=FakeEntropy(),
+    actor="10.0.0.1",
+)
 
 
 def token(device="Dev-1", key=PRIMARY_KEY, resource=None):
@@ -37,7 +48,8 @@ def token(device="Dev-1", key=PRIMARY_KEY, resource=None):
 
 def register(facts, device="Dev-1", *, sas=None, chain=(), context=CONTEXT, policy=POLICY):
     request = RegisterRequest(
-        claimed_id=RegistrationId.parse(device), evidence=Evidence(sas_token=sas, unverified_chain=chain)
+        claimed_id=RegistrationId.parse(device),
+        evidence=Evidence(sas_token=sas, unverified_chain=chain, possession=Possession.TLS),
     )
     return decide_register(request, facts, policy=policy, context=context)
 
