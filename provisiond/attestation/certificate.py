@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from functools import lru_cache
 from typing import Final
 
 from cryptography import x509
@@ -21,6 +22,8 @@ from provisiond.model import RegistrationId
 
 RSA_MIN_SIZE_BITS: Final = 2048
 RSA_MAX_SIZE_BITS: Final = 4096  # a longer key buys nothing here and lets a stranger spend our time on signatures
+_KEPT_CERTIFICATES: Final = 256  # a device comes back with the same chain to ask how it is doing
+_KEPT_SIZE_BYTES: Final = 2048  # RSA-4096 with the usual extensions; a stranger's larger ones are not worth the memory
 _CURVES: Final = (ec.SECP256R1, ec.SECP384R1, ec.SECP521R1)
 
 
@@ -32,8 +35,7 @@ def reading(what: str) -> Iterator[None]:
         AttestationError: finding `certificate-malformed`.
     """
     try:
-        with warnings.catch_warnings(action="ignore"):  # or a stranger's long name writes to our stderr
-            yield
+        yield
     except AttestationError:
         raise
     except (
@@ -57,18 +59,29 @@ def parse_certificate(certificate_der: bytes, what: str = "the certificate") -> 
         AttestationError: finding `certificate-malformed` or `certificate-version` (only v3 has extensions to judge).
     """
     with reading(what):
+        parse = _parse_and_keep if len(certificate_der) <= _KEPT_SIZE_BYTES else _parse
+        certificate = parse(certificate_der)
+        if certificate.version is x509.Version.v3:
+            return certificate
+    raise AttestationError(
+        f"{what} is not an X.509 version 3 certificate", finding="certificate-version", clause="RFC 5280 4.1.2.1"
+    )
+
+
+def _parse(certificate_der: bytes) -> x509.Certificate:
+    with warnings.catch_warnings(
+        action="ignore"
+    ):  # or a stranger writes to our stderr, with a name of over 64 characters
         certificate = x509.load_der_x509_certificate(certificate_der)
-        if certificate.version is not x509.Version.v3:
-            raise AttestationError(
-                f"{what} is not an X.509 version 3 certificate",
-                finding="certificate-version",
-                clause="RFC 5280 4.1.2.1",
-            )
+        # Parsed here once and kept by the certificate, so that later reads neither fail nor warn.
         certificate.subject.public_bytes()
         certificate.issuer.public_bytes()
-        certificate.extensions  # noqa: B018 - parsed here once, so that later reads cannot fail
+        certificate.extensions  # noqa: B018 - for its effect
         certificate.public_key()
-    return certificate
+        return certificate
+
+
+_parse_and_keep = lru_cache(maxsize=_KEPT_CERTIFICATES)(_parse)
 
 
 def describe_name(name: x509.Name) -> str:
@@ -192,4 +205,5 @@ def _describe_key(key: object) -> str:
 
 def brief(text: object) -> str:
     """At most 200 characters, printable: reasons reach logs and terminals."""
-    return "".join(c if c.isprintable() else "?" for c in str(text))[:200]
+    line = str(text)[:200]
+    return line if line.isprintable() else "".join(c if c.isprintable() else "?" for c in line)

@@ -147,6 +147,39 @@ def build_shortest_path(
     return path
 
 
+def keep_bounded(unverified_issuers: Sequence[x509.Certificate], anchors_der: Iterable[bytes]) -> Path:
+    """Leave out what would make path building expensive without ever leading to an anchor.
+
+    A chain whose subjects all differ and that constrains no names is walked once, whatever it says. Otherwise a
+    stranger's certificates can certify each other in circles, or carry thousands of constraints (60 to 250 ms a try):
+    then only those stay that an anchor certified, directly or through another of them.
+
+    Args:
+        unverified_issuers: what the device presented besides its own certificate.
+        anchors_der: CA certificates of the candidate groups.
+    """
+    subjects = {issuer.subject.public_bytes() for issuer in unverified_issuers}
+    constrained = any(rules.extension_of(issuer, x509.NameConstraints) is not None for issuer in unverified_issuers)
+    if len(subjects) == len(unverified_issuers) and not constrained:
+        return tuple(unverified_issuers)
+    certified: list[x509.Certificate] = []
+    rest = list(unverified_issuers)
+    signers = [parse_anchor(anchor_der) for anchor_der in anchors_der]
+    while signers:
+        signers = [issuer for issuer in rest if any(_is_certified_by(issuer, signer) for signer in signers)]
+        rest = [issuer for issuer in rest if issuer not in signers]
+        certified += signers
+    return tuple(certified)
+
+
+def _is_certified_by(certificate: x509.Certificate, signer: x509.Certificate) -> bool:
+    try:
+        _check_signature(certificate, signer, "")
+    except AttestationError:
+        return False
+    return True
+
+
 def explain_failure(
     leaf: x509.Certificate,
     unverified_issuers: Sequence[x509.Certificate],
@@ -168,21 +201,22 @@ def explain_failure(
 
     Returns:
         findings `issuer-missing`, `issuer-lookalike` (same name, other key), `issuer-unusable` (validity, key or
-        extensions of the issuer, kind of signature), or `failure` itself.
+        extensions of the issuer, kind of signature), or `failure` itself. Where another issuer of the name led
+        further up and still to no anchor, what was wrong with the one that was passed over.
     """
     candidates = [*map(parse_anchor, sorted(anchors_der)), *unverified_issuers]
-    certificate = leaf
-    while True:
+    certificate, passed_over = leaf, failure
+    while certificate is leaf or certificate.subject != certificate.issuer:
         issuers = [candidate for candidate in candidates if candidate.subject == certificate.issuer]
         if not issuers:
             return _issuer_missing(certificate)
         faults = [_fault_of(issuer, certificate, now) for issuer in issuers]
         if None not in faults:
             return next(filter(None, faults))
+        passed_over = next(filter(None, faults), passed_over)
         certificate = issuers[faults.index(None)]
         candidates.remove(certificate)
-        if certificate.subject == certificate.issuer:
-            return failure
+    return passed_over
 
 
 def _issuer_missing(certificate: x509.Certificate) -> AttestationError:

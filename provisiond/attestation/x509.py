@@ -23,7 +23,7 @@ from provisiond.attestation.certificate import (
     parse_certificate,
 )
 from provisiond.attestation.certificate_extensions import check_leaf_extensions
-from provisiond.attestation.certification_path import check_issuer_key
+from provisiond.attestation.certification_path import check_issuer_key, keep_bounded
 from provisiond.attestation.enrollable_certificate import (
     check_enrollable_ca_certificate,
     check_enrollable_client_certificate,
@@ -190,6 +190,7 @@ def verify_group(
         reason = f"no enrollment group has a CA certificate for the issuer {describe_name(leaf.issuer)}"
         trace.failed("certification-path", reason)
         raise AttestationError(reason, finding="ca-not-enrolled")
+    issuers = keep_bounded(issuers, [anchor.certificate_der for anchor in anchors])
     path = find_path(leaf, issuers, anchors, now, trace, max_authorities=limits.max_chain)
     check_revocation(path, crls=crls, revoked=revoked, now=now, trace=trace)
     decisive = find_decisive(leaf, issuers, anchors, path, now)

@@ -268,6 +268,8 @@ class TestGroupPath:
     def test_a_ca_of_the_same_name_and_another_key_is_refused(self):
         lookalike = make_ca("Acme Root")
         assert refusal(verify_group, make_leaf("sensor", lookalike).chain, root_group()) == "issuer-lookalike"
+        below = make_leaf("sensor", make_ca("Line", lookalike))
+        assert refusal(verify_group, below.full_chain, root_group()) == "issuer-lookalike"
 
     def test_an_intermediate_that_was_not_presented_is_named(self):
         trace = Trace()
@@ -438,7 +440,7 @@ class TestLimits:
         seed = make_ca("Circle", key=key)
         circle = [make_ca("Circle", seed, key=key).der for _ in range(5)]
         leaf = make_leaf("sensor", seed)
-        assert refusal(verify_group, [leaf.der, *circle], root_group()) == "path-invalid"
+        assert refusal(verify_group, [leaf.der, *circle], root_group()) == "issuer-missing"
 
 
 class TestIdentity:
