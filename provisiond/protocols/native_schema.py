@@ -1,0 +1,23 @@
+"""JSON Schema of the native protocol's messages, for whoever writes a client in another language."""
+
+from typing import Any, Final
+
+from pydantic.json_schema import models_json_schema
+
+from provisiond.protocols.native_models import AnswerMessage, RegisterMessage, ReplyMessage, StatusMessage
+
+_MESSAGES: Final = (RegisterMessage, AnswerMessage, StatusMessage, ReplyMessage)
+
+
+def generate_schema() -> dict[str, Any]:
+    """JSON Schema (2020-12) of the four messages; each is a definition under `$defs`."""
+    _, schema = models_json_schema(
+        [(message, "validation") for message in _MESSAGES],
+        title="provisiond native protocol, version 1",
+        description="Payloads on provisiond/v1/{registrationId}/req/{op}/{rid} and …/res/{op}/{rid}.",
+    )
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **schema,
+        "anyOf": [{"$ref": f"#/$defs/{message.__name__}"} for message in _MESSAGES],
+    }
