@@ -11,7 +11,7 @@
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -31,6 +31,7 @@ from provisiond.model import (
     RegisterRequest,
     RegistrationId,
     Reply,
+    Request,
     Role,
     TpmEvidence,
 )
@@ -58,19 +59,12 @@ _PUBLIC_REASON_MAX_LENGTH: Final = 200
 _Body = TypeVar("_Body", bound=BaseModel)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AnswerRequest:
-    """A device answers a challenge: with the challenge itself it becomes a register request (`answered`)."""
-
-    claimed_id: RegistrationId
-    answer: Answer
-
-
-def parse(message: Message, *, connection: Connection | None) -> RegisterRequest | AnswerRequest | PollRequest:
+def parse(message: Message, *, connection: Connection | None) -> Request:
     """Read a PUBLISH as a request.
 
     A chain that a message carries is `Possession.UNPROVED`, unless its leaf is the one that this connection's own
-    handshake proved. A poll has no more evidence than the connection has: its operation id is unguessable.
+    handshake proved. An answer has no evidence of its own: `recall` adds what was challenged. A poll has no more than
+    the connection has: its operation id is unguessable.
 
     Args:
         message: topic `provisiond/v1/{registrationId}/req/{op}/{rid}`, payload a JSON object of at most 64 KiB.
@@ -93,8 +87,12 @@ def parse(message: Message, *, connection: Connection | None) -> RegisterRequest
         case Operation.REGISTER:
             return parse_register(topic.claimed_id, message.payload, proved_chain=proved_chain)
         case Operation.ANSWER:
-            return AnswerRequest(
-                claimed_id=topic.claimed_id, answer=_answer(_parse_body(AnswerMessage, message.payload))
+            return RegisterRequest(
+                claimed_id=topic.claimed_id,
+                evidence=Evidence(),
+                protocol=Role.NATIVE,
+                octets=message.payload,
+                answer=_answer(_parse_body(AnswerMessage, message.payload)),
             )
         case Operation.STATUS:
             return PollRequest(
@@ -127,18 +125,23 @@ def parse_register(
     )
 
 
-def answered(request: AnswerRequest, issued: IssuedChallenge) -> RegisterRequest:
-    """The register request that an answer completes, from the service's own record of it.
+def recall(request: RegisterRequest, issued: IssuedChallenge | None) -> RegisterRequest:
+    """Add to an answer what it answers: the challenge, and the evidence and payload of the request that it was for.
 
     Args:
         request: the answer.
-        issued: the challenge that was taken out of the store for it; that it fits is still to be checked.
+        issued: the challenge that was taken out of the store for it, or None; that it fits is still to be checked.
+
+    Returns:
+        The register request that the answer completes. Without a native challenge it still has no evidence.
 
     Raises:
         MalformedRequest: the record is not of a native register message.
     """
-    register = parse_register(request.claimed_id, issued.request)
-    return replace(register, answer=request.answer, issued=issued)
+    if issued is None or issued.protocol is not Role.NATIVE:
+        return replace(request, issued=issued)
+    challenged = parse_register(request.claimed_id, issued.request)
+    return replace(challenged, answer=request.answer, issued=issued)
 
 
 def encode(reply: Reply, *, topic: str, registration_id: RegistrationId) -> Message:
