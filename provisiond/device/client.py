@@ -44,6 +44,8 @@ class Step(StrEnum):
     CHALLENGE = "challenge"
     ASSIGNING = "assigning"
     ASSIGNED = "assigned"
+    HUB_CONNECTED = "hub connected"
+    MESSAGE_SENT = "message sent"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
