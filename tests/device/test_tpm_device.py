@@ -8,11 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from provisiond.attestation.tpm_activation import activation_blob
+from provisiond.attestation.tpm_structures import parse_public
 from provisiond.device import tpm_templates
 from provisiond.device.errors import TPM_RC_HANDLE, TPM_RC_INTEGRITY, CredentialError, TpmError
 from provisiond.device.swtpm import run_emulator
-from provisiond.device.tpm_device import AuthenticationKeyBlob, KeyAlgorithm, open_tpm
+from provisiond.device.tpm_device import AUTHENTICATION_KEY_HANDLE, AuthenticationKeyBlob, KeyAlgorithm, open_tpm
 from provisiond.device.tpm_wire import ALG_SHA256, tpm2b
+from provisiond.system import SystemEntropy
 from tests.device.tpm_challenger import make_authentication_key, name_of
 
 swtpm = pytest.mark.swtpm
@@ -152,3 +155,19 @@ def test_any_octets_are_a_blob_or_a_documented_error(octets):
         AuthenticationKeyBlob.parse(octets)
     except TpmError:
         return
+
+
+@swtpm
+async def test_the_services_blob_is_taken_in_by_a_tpm(device):
+    """The service's implementation against a real TPM; elsewhere in this file it is the tests' own."""
+    blob = activation_blob(
+        endorsement_key=parse_public(await device.endorsement_key()),
+        storage_root_key=parse_public(await device.storage_root_key()),
+        key=b"s" * 32,
+        entropy=SystemEntropy(),
+    )
+    await device.import_authentication_key(blob)
+    assert await device.hmac(b"data") == hmac.digest(b"s" * 32, b"data", "sha256")
+    assert await device.tpm.hmac(AUTHENTICATION_KEY_HANDLE, bytes(2000)) == hmac.digest(
+        b"s" * 32, bytes(2000), "sha256"
+    )
