@@ -67,7 +67,7 @@ ATTRIBUTES_MASK: Final = sum(attribute.value for attribute in ObjectAttributes)
 """Every defined bit; the others are reserved and shall be zero."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class TpmHash:
     """A hash algorithm under its TPM number.
 
@@ -89,7 +89,7 @@ class TpmHash:
         return self.constructor(octets).digest()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class TpmCurve:
     """A NIST curve under its TPM number; coordinates are always `coordinate_size_bytes` long (Part 1 C.8)."""
 

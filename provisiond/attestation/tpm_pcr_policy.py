@@ -86,7 +86,7 @@ def parse_pcr_policy(document: Mapping[str, Any]) -> PcrPolicy:
         for index, values in registers.items()
     }
     version = parsed.firmware_version_min
-    firmware_version_min = int(version, 0) if isinstance(version, str) else version
+    firmware_version_min = int(version, 16 if "x" in version else 10) if isinstance(version, str) else version
     if firmware_version_min is not None and firmware_version_min > _UINT64_MAX:
         raise InvalidArgument("PCR policy, firmwareVersionMin: more than 64 bits")
     return PcrPolicy(
