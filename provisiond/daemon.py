@@ -2,8 +2,10 @@
 
 import asyncio
 import contextlib
+import re
 import resource
 import signal
+from base64 import b64decode
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -11,11 +13,12 @@ from typing import Final, Self
 
 import structlog
 
+from provisiond.attestation.revocation import load_crl
 from provisiond.attestation.x509 import X509Limits
 from provisiond.broker.embedded import EmbeddedBroker
 from provisiond.broker.limits import BrokerLimits
 from provisiond.broker.listener import ListenerSpec
-from provisiond.errors import ConfigurationError
+from provisiond.errors import ConfigurationError, InvalidArgument, StoreUnavailable
 from provisiond.hubs.directory import ConfiguredHubs
 from provisiond.logs import configure_logs
 from provisiond.metrics import Metrics, MetricsServer
@@ -23,12 +26,17 @@ from provisiond.observer import LogObserver, Observers
 from provisiond.pipeline import Pipeline, ServicePolicy
 from provisiond.registration.attest import AttestationPolicy
 from provisiond.registration.decide import RegistrationPolicy
+from provisiond.registration.tpm_claim import TpmPolicy
 from provisiond.settings import Listener, Settings
 from provisiond.store.sqlite import SqliteStore
 from provisiond.system import SystemClock, SystemEntropy, notify_service_manager
 
 _STOP_GRACE_S: Final = 8.0
 """What a stop gives requests in progress: a service manager waits 10 s before it kills."""
+
+_PEM_CERTIFICATE: Final = re.compile(
+    rb"-----BEGIN CERTIFICATE-----([A-Za-z0-9+/=\s]+)-----END CERTIFICATE-----", re.ASCII
+)
 
 Reload = Callable[[], Settings]
 """Reads the configuration again; raises ConfigurationError."""
@@ -80,12 +88,12 @@ class Daemon:
         Raises:
             StoreError: the database failed in a way that only a restart can mend.
         """
-        broken = asyncio.create_task(self._store.wait_fatal(), name="store-watch")
+        broken = asyncio.create_task(self._store.fatal.wait(), name="store-watch")
         asked = asyncio.create_task(self._stop.wait(), name="stop-watch")
         try:
             await asyncio.wait({broken, asked}, return_when=asyncio.FIRST_COMPLETED)
             if broken.done():
-                raise broken.result()
+                raise StoreUnavailable(self._store.fatal_reason)
         finally:
             for task in (broken, asked):
                 task.cancel()
@@ -147,7 +155,7 @@ class Daemon:
 
     def _serve_metrics(self, resources: contextlib.AsyncExitStack) -> None:
         broker = self._broker
-        self._metrics.gauge("provisiond_connections", "Open MQTT connections.", lambda: broker.connections_now)
+        self._metrics.gauge("provisiond_connections", "Open MQTT connections.", lambda: broker.statistics.connections)
         if self._settings.metrics.enabled:
             address = self._settings.metrics.address
             server = MetricsServer(self._metrics, host=address.host, port=address.port)
@@ -190,7 +198,9 @@ def service_policy(settings: Settings) -> ServicePolicy:
         allowed=frozenset(settings.attestation.allowed),
         clock_skew_s=settings.attestation.clock_skew_s,
         x509_limits=X509Limits(max_chain=settings.attestation.x509.max_chain),
-        crls=tuple(_read(path) for path in settings.attestation.x509.crl_files),
+        challenge_ttl_s=settings.attestation.challenge_ttl_s,
+        crls=tuple(_load_crl(path) for path in settings.attestation.x509.crl_files),
+        tpm=TpmPolicy(anchors=_load_anchors(settings.attestation.tpm.ek_roots_dir)),
     )
     return ServicePolicy(
         registration=RegistrationPolicy(
@@ -239,11 +249,33 @@ def _differs(new: Settings, old: Settings, section: str) -> bool:
     return bool(getattr(new, section) != getattr(old, section))
 
 
-def _read(path: Path) -> bytes:
+def _load_crl(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        return load_crl(path.read_bytes())
     except OSError as error:
         raise ConfigurationError(f"[attestation.x509] crl_files: {path}: {error.strerror}") from error
+    except InvalidArgument as error:
+        raise ConfigurationError(f"[attestation.x509] crl_files: {path}: {error}") from error
+
+
+def _load_anchors(directory: Path) -> tuple[bytes, ...]:
+    """The certificates of the TPM makers, one or more a file; a directory that is not there trusts nobody."""
+    try:
+        files = sorted(path for path in directory.iterdir() if path.is_file()) if directory.is_dir() else []
+        return tuple(der for path in files for der in _certificates_of(path))
+    except OSError as error:
+        raise ConfigurationError(f"[attestation.tpm] ek_roots_dir: {error.filename}: {error.strerror}") from error
+
+
+def _certificates_of(path: Path) -> tuple[bytes, ...]:
+    """DER as it stands: some makers' certificates only an octet-exact reader takes."""
+    octets = path.read_bytes()
+    if octets.lstrip().startswith(b"-----BEGIN"):
+        blocks = _PEM_CERTIFICATE.findall(octets)
+        if not blocks:
+            raise ConfigurationError(f"[attestation.tpm] ek_roots_dir: {path} holds no certificate")
+        return tuple(b64decode(block) for block in blocks)
+    return (octets,)
 
 
 def _raise_file_limit(max_connections: int) -> None:

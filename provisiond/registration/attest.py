@@ -1,6 +1,7 @@
 """From a claim to a `Verified`: the mechanisms, in the order of the claim."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
@@ -113,6 +114,7 @@ class _Attempt:
             return self._verify_individual(individual)
         except AttestationError:
             if individual.enabled:
+                self._spend_the_time_of_the_groups()
                 raise
         # A disabled individual enrollment takes one device out of its group, whatever mechanism it names: the device
         # that proves itself through the group is told that it is disabled, anybody else only "unauthorized".
@@ -179,6 +181,13 @@ class _Attempt:
             )
         raise AttestationError(f"no enrollment claims {self.request.claimed_id}", finding="enrollment-unknown")
 
+    def _spend_the_time_of_the_groups(self) -> None:
+        """An id without an individual enrollment is tried against every key group; so is a wrong key, for its time."""
+        groups = self.claim.groups_of(AttestationType.SYMMETRIC_KEY)
+        if groups and self._evidence.sas_token is not None:
+            with suppress(AttestationError):
+                replace(self, trace=Trace())._verify_group_key(groups)  # noqa: SLF001 - a copy of itself
+
     # --- X.509 ---
 
     def _verify_pinned_certificate(self, individual: Enrollment) -> Verified:
@@ -189,6 +198,7 @@ class _Attempt:
             now=self.now,
             trace=self.trace,
             limits=self.policy.x509_limits,
+            crls=self.policy.crls,
         )
 
     def _verify_chain(self, groups: tuple[Enrollment, ...]) -> Verified:

@@ -1,11 +1,11 @@
 """The SQL of the enrollment table. Functions run inside the caller's transaction, on its connection's thread."""
 
+import json
 import sqlite3
-from hashlib import sha256
+from collections.abc import Iterable
 
-from cryptography import x509
-
-from provisiond.errors import AlreadyExists, EtagMismatch, InvalidArgument, RecordNotFound
+from provisiond.attestation.x509 import subject_hash
+from provisiond.errors import AlreadyExists, AttestationError, EtagMismatch, InvalidArgument, RecordNotFound
 from provisiond.model import Enrollment, EnrollmentKind, X509Material
 from provisiond.store import rows
 
@@ -20,10 +20,9 @@ def subject_hashes(enrollment: Enrollment) -> tuple[str, ...]:
     if enrollment.kind is not EnrollmentKind.GROUP or not isinstance(material, X509Material):
         return ()
     try:
-        subjects = [x509.load_der_x509_certificate(der).subject.public_bytes() for der in material.certificates]
-    except ValueError as error:
+        return tuple(dict.fromkeys(subject_hash(der).hex() for der in material.certificates))
+    except AttestationError as error:
         raise InvalidArgument(f"a certificate of {enrollment.id!r} cannot be parsed: {error}") from error
-    return tuple(dict.fromkeys(sha256(subject).hexdigest() for subject in subjects))
 
 
 def insert(connection: sqlite3.Connection, row: rows.EnrollmentRow, hashes: tuple[str, ...]) -> None:
@@ -33,9 +32,9 @@ def insert(connection: sqlite3.Connection, row: rows.EnrollmentRow, hashes: tupl
         AlreadyExists: there is one of that kind and key.
     """
     cursor = connection.execute(
-        "INSERT INTO enrollment (key, kind, attestation_type, record, digest) VALUES (?, ?, ?, ?, ?)"
+        "INSERT INTO enrollment (key, kind, attestation_type, etag, record, digest) VALUES (?, ?, ?, ?, ?, ?)"
         " ON CONFLICT (key, kind) DO NOTHING",
-        (row.key, row.kind, row.attestation_type, row.record, row.digest),
+        (row.key, row.kind, row.attestation_type, row.etag, row.record, row.digest),
     )
     if cursor.rowcount == 0:
         raise AlreadyExists(f"{_name(row.kind)} {row.key!r} exists")
@@ -59,8 +58,8 @@ def replace(
     """
     row_id = _require(connection, EnrollmentKind(row.kind), row.key, if_match=if_match, digest=digest)
     connection.execute(
-        "UPDATE enrollment SET attestation_type = ?, record = ?, digest = ? WHERE id = ?",
-        (row.attestation_type, row.record, row.digest, row_id),
+        "UPDATE enrollment SET attestation_type = ?, etag = ?, record = ?, digest = ? WHERE id = ?",
+        (row.attestation_type, row.etag, row.record, row.digest, row_id),
     )
     if row.kind == EnrollmentKind.GROUP:
         connection.execute("DELETE FROM enrollment_certificate WHERE enrollment = ?", (row_id,))
@@ -91,6 +90,18 @@ def load(connection: sqlite3.Connection, kind: EnrollmentKind, key: str, digest:
         "SELECT key, digest, record FROM enrollment WHERE key = ? AND kind = ?", (rows.storable(key), kind.value)
     ).fetchone()
     return None if found is None else _decode(kind, found, digest)
+
+
+def unchanged(connection: sqlite3.Connection, guards: Iterable[rows.EnrollmentGuard]) -> set[rows.EnrollmentGuard]:
+    """Those of the guards whose enrollment is there and has not changed."""
+    keys = json.dumps([guard.key for guard in guards])
+    found = connection.execute(
+        "SELECT key, kind, etag FROM enrollment WHERE key IN (SELECT value FROM json_each(?))", (keys,)
+    )
+    return {
+        rows.EnrollmentGuard(key=key.decode(), kind=kind.decode(), etag=etag.decode())
+        for key, kind, etag in found.fetchall()
+    }
 
 
 def page(

@@ -25,6 +25,8 @@ SELECT 'registration', key, version, digest, record FROM registration
     WHERE key IN (SELECT value FROM json_each(?1))
 """
 
+_ENDORSEMENT_KEY_OWNER: Final = "SELECT key FROM registration WHERE endorsement_key_hash = ? LIMIT 2"
+
 _FACTS_WITH_ISSUERS: Final = f"""{_FACTS}
 UNION ALL
 SELECT 'issuer', e.key, c.subject_hash, e.digest, NULL
@@ -75,7 +77,7 @@ class FactsReader:
             with transaction(connection, "DEFERRED"):  # the groups and what refers to them, of one state
                 snapshot = _Snapshot(connection, queries)
                 self._learn(connection, snapshot)
-        return [self._answer(snapshot, query) for query in queries]
+        return [self._answer(snapshot, query, self._owner(connection, query)) for query in queries]
 
     def _knows(self, snapshot: "_Snapshot") -> bool:
         if snapshot.wants_shared and snapshot.generation != self._generation:
@@ -102,13 +104,22 @@ class FactsReader:
             return error
         return rows.enrollment(EnrollmentKind.GROUP, record)
 
-    def _answer(self, snapshot: "_Snapshot", query: FactsQuery) -> StoredFacts | Exception:
+    def _owner(self, connection: sqlite3.Connection, query: FactsQuery) -> str | None:
+        """Which registration has the endorsement key; another one than the query's own before that."""
+        if query.endorsement_key_hash is None:
+            return None
+        found = connection.execute(_ENDORSEMENT_KEY_OWNER, (query.endorsement_key_hash.hex(),)).fetchall()
+        owners = sorted((key.decode() for (key,) in found), key=lambda key: key == query.registration_key)
+        return owners[0] if owners else None
+
+    def _answer(self, snapshot: "_Snapshot", query: FactsQuery, owner: str | None) -> StoredFacts | Exception:
         key = query.registration_key.encode()
         try:
             return StoredFacts(
                 individual=self._individual(key, snapshot.individuals.get(key)),
                 groups=self._groups(snapshot, query),
                 registration=self._registration(key, snapshot.registrations.get(key)),
+                endorsement_key_owner=owner,
             )
         except CorruptRecord as error:
             return CorruptRecord(error.table, error.key)  # a fresh one: others may hear of the same group

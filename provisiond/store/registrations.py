@@ -10,9 +10,11 @@ from provisiond.model import Registration, RegistrationStatus
 from provisiond.store import rows
 
 _UPSERT: Final = """
-INSERT INTO registration (key, version, status, hub, group_key, record, digest) VALUES (?, ?, ?, ?, ?, ?, ?)
+INSERT INTO registration (key, version, status, hub, group_key, endorsement_key_hash, record, digest)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?)
     ON CONFLICT (key) DO UPDATE SET version = excluded.version, status = excluded.status, hub = excluded.hub,
-        group_key = excluded.group_key, record = excluded.record, digest = excluded.digest
+        group_key = excluded.group_key, endorsement_key_hash = excluded.endorsement_key_hash,
+        record = excluded.record, digest = excluded.digest
 """
 
 
@@ -28,7 +30,19 @@ def store(connection: sqlite3.Connection, records: Iterable[rows.RegistrationRow
     """Insert or replace; the caller has compared the versions in this transaction."""
     connection.executemany(
         _UPSERT,
-        [(row.key, row.version, row.status, row.hub, row.group_key, row.record, row.digest) for row in records],
+        [
+            (
+                row.key,
+                row.version,
+                row.status,
+                row.hub,
+                row.group_key,
+                row.endorsement_key_hash,
+                row.record,
+                row.digest,
+            )
+            for row in records
+        ],
     )
 
 

@@ -97,8 +97,23 @@ class EnrollmentRow:
     key: str
     kind: str
     attestation_type: str
+    etag: str
     record: str
     digest: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnrollmentGuard:
+    """An enrollment as it was read, by its etag."""
+
+    key: str
+    kind: str
+    etag: str
+
+
+def enrollment_guard(enrollment: Enrollment) -> EnrollmentGuard:
+    """Encode."""
+    return EnrollmentGuard(key=storable(enrollment.key), kind=enrollment.kind.value, etag=storable(enrollment.etag))
 
 
 def enrollment_row(enrollment: Enrollment, digest: RowDigest) -> EnrollmentRow:
@@ -131,6 +146,7 @@ def enrollment_row(enrollment: Enrollment, digest: RowDigest) -> EnrollmentRow:
         key=key,
         kind=kind,
         attestation_type=enrollment.attestation_type.value,
+        etag=storable(enrollment.etag),
         record=record,
         digest=digest.of(ENROLLMENT, key.encode(), kind.encode(), record.encode()).decode(),
     )
@@ -229,6 +245,7 @@ class RegistrationRow:
     status: str
     hub: str | None
     group_key: str | None
+    endorsement_key_hash: str | None
     record: str
     digest: str
 
@@ -253,6 +270,9 @@ def registration_row(registration: Registration, digest: RowDigest) -> Registrat
             "enrollmentId": registration.enrollment_id,
             "attestationType": registration.attestation_type.value,
             "endorsementKeyHash": _base64(registration.endorsement_key_hash),
+            "endorsementKey": _base64(registration.endorsement_key),
+            "storageRootKey": _base64(registration.storage_root_key),
+            "hubKey": _base64(registration.hub_key),
             "payload": registration.payload,
             "errorCode": registration.error_code,
             "errorMessage": registration.error_message,
@@ -269,6 +289,9 @@ def registration_row(registration: Registration, digest: RowDigest) -> Registrat
         status=registration.status.value,
         hub=None if registration.hub is None else storable(registration.hub),
         group_key=storable(registration.enrollment_id.lower()) if of_group else None,
+        endorsement_key_hash=None
+        if registration.endorsement_key_hash is None
+        else registration.endorsement_key_hash.hex(),
         record=record,
         digest=digest.of(REGISTRATION, key.encode(), b"%d" % version, record.encode()).decode(),
     )
@@ -291,6 +314,9 @@ def registration(record: bytes) -> Registration:
         enrollment_id=document["enrollmentId"],
         attestation_type=_ATTESTATION_TYPE[document["attestationType"]],
         endorsement_key_hash=_from_base64(document["endorsementKeyHash"]),
+        endorsement_key=_from_base64(document["endorsementKey"]),
+        storage_root_key=_from_base64(document["storageRootKey"]),
+        hub_key=_from_base64(document["hubKey"]),
         payload=document["payload"],
         error_code=document["errorCode"],
         error_message=document["errorMessage"],

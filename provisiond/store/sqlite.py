@@ -205,6 +205,7 @@ class SqliteStore:
                 registration=None if registration is None else rows.registration_row(registration, self._digest),
                 expected_version=write.expected_version,
                 audit=None if record is None else rows.audit_row(record),
+                guard=None if write.guard is None else rows.enrollment_guard(write.guard),
             )
         )
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from provisiond.errors import AdminError, StoreError, VersionConflict
-from provisiond.store import audit, registrations, rows
+from provisiond.store import audit, enrollments, registrations, rows
 from provisiond.store.connection import is_environmental, transaction
 
 
@@ -17,6 +17,7 @@ class DecisionItem:
     registration: rows.RegistrationRow | None
     expected_version: int
     audit: rows.AuditRow | None
+    guard: rows.EnrollmentGuard | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,13 +70,21 @@ def _apply(connection: sqlite3.Connection, items: Sequence[WriteItem]) -> list[A
 def _decide(
     connection: sqlite3.Connection, decisions: Sequence[tuple[int, DecisionItem]], results: list[Any]
 ) -> list[rows.AuditRow]:
-    """Store the decisions whose versions are right. Within a group, too, the first write of a version wins."""
+    """Store the decisions whose versions and guards are right.
+
+    Within a group, too, the first write of a version wins.
+    """
     keys = {item.registration.key for _, item in decisions if item.registration is not None}
     versions = registrations.versions(connection, keys) if keys else {}
+    guards = {item.guard for _, item in decisions if item.guard is not None}
+    unchanged = enrollments.unchanged(connection, guards) if guards else set()
     winners: dict[str, rows.RegistrationRow] = {}
     trail: list[rows.AuditRow] = []
     for position, item in decisions:
         row = item.registration
+        if item.guard is not None and item.guard not in unchanged:
+            results[position] = VersionConflict(f"enrollment {item.guard.key!r} has changed since it was read")
+            continue
         if row is not None:
             stored = versions.get(row.key, 0)
             if stored != item.expected_version:

@@ -441,3 +441,33 @@ async def test_closing_finishes_what_waits_and_then_refuses(path):
         await store.facts(FactsQuery(registration_key="device-1"))
     with pytest.raises(StoreUnavailable, match="closed"):
         await store.get_registration("device-1")
+
+
+# --- guards and endorsement keys ---------------------------------------------------------------------------------------
+
+
+async def test_a_decision_made_on_an_enrollment_that_has_changed_since_is_a_conflict(store):
+    read = make_enrollment()
+    await store.create_enrollment(read, make_audit("a"))
+    await store.commit(Write(registration=make_registration(), audit=make_audit("b"), guard=read))
+    await store.update_enrollment(make_enrollment(etag='"2"'), if_match=None, audit=make_audit("c"))
+    stale = Write(registration=make_registration(version=2), expected_version=1, audit=make_audit("d"), guard=read)
+    with pytest.raises(VersionConflict, match="enrollment 'device-1' has changed"):
+        await store.commit(stale)
+    assert [record.tracking_id for _, record in await store.list_audit(limit=9)] == ["a", "b", "c"]
+
+
+async def test_a_decision_made_on_an_enrollment_that_is_gone_is_a_conflict(store):
+    with pytest.raises(VersionConflict):
+        await store.commit(Write(registration=make_registration(), audit=make_audit(), guard=make_group("device-1")))
+
+
+async def test_the_owner_of_an_endorsement_key_is_found_whoever_asks(store):
+    await store.commit(Write(registration=make_registration(endorsement_key_hash=b"e" * 32)))
+    answers = await asyncio.gather(
+        store.facts(FactsQuery(registration_key="other", endorsement_key_hash=b"e" * 32)),
+        store.facts(FactsQuery(registration_key="device-1", endorsement_key_hash=b"e" * 32)),
+        store.facts(FactsQuery(registration_key="device-1", endorsement_key_hash=b"f" * 32)),
+        store.facts(FactsQuery(registration_key="device-1")),
+    )
+    assert [facts.endorsement_key_owner for facts in answers] == ["device-1", "device-1", None, None]

@@ -17,6 +17,7 @@ CREATE TABLE enrollment (
     key              TEXT NOT NULL,
     kind             TEXT NOT NULL CHECK (kind IN ('individual', 'group')),
     attestation_type TEXT NOT NULL,
+    etag             TEXT NOT NULL,
     record           TEXT NOT NULL,
     digest           TEXT NOT NULL,
     UNIQUE (key, kind)
@@ -55,11 +56,15 @@ CREATE TABLE registration (
     status    TEXT    NOT NULL,
     hub       TEXT,
     group_key TEXT,                  -- NULL: let in by the individual enrollment, whose key is this row's key
+    endorsement_key_hash TEXT,       -- NULL: not a TPM
     record    TEXT    NOT NULL,
     digest    TEXT    NOT NULL
 ) STRICT;
 
 CREATE INDEX registration_by_group ON registration (group_key, key) WHERE group_key IS NOT NULL;
+
+CREATE INDEX registration_by_endorsement_key ON registration (endorsement_key_hash)
+    WHERE endorsement_key_hash IS NOT NULL;
 
 -- Few at any time, and among them the work queue: the rows that are being assigned.
 CREATE INDEX registration_unsettled ON registration (status, key) WHERE status <> 'assigned';
