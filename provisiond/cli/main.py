@@ -1,5 +1,112 @@
-"""Being written."""
+"""The command line: `provisiond NOUN VERB`, and bare verbs for the daemon.
+
+A noun's module is imported when the noun is used, so that `provisiond --help` is quick.
+"""
+
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from platform import python_version
+from typing import Annotated, Any, Final
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from provisiond import __version__
+from provisiond.cli.exit_codes import ending
+
+_NOUNS: Final = {
+    "demo": "Everything at once in a temporary directory: devices are enrolled, started, assigned.",
+    "init": "Make a configuration, a local CA and a server certificate.",
+    "run": "Run the daemon in the foreground.",
+    "status": "Show whether the daemon runs, and what it has done.",
+    "doctor": "Look for what is wrong, and say what mends it.",
+    "config": "Check and show the configuration.",
+    "enrollment": "Individual enrollments: one device each.",
+    "enrollment-group": "Enrollment groups: every device that a CA or a key vouches for.",
+    "registration": "What became of the devices.",
+    "db": "Care for the database.",
+    "ca": "The local certification authority.",
+    "simulate": "Simulated devices that speak the real protocol.",
+}
+"""Commands and their summaries; each is `app`, or a function of its own name, in the module of its name."""
+
+# What matters when somebody reports a problem.
+_REPORTED_PACKAGES: Final = ("amqtt", "aiomqtt", "aiosqlite", "cryptography", "pyopenssl")
+
+
+class _Provisiond(TyperGroup):
+    """The top of the command tree: loads nouns when they are used, and turns errors into exit codes."""
+
+    def list_commands(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]  # typer vendors its Context
+        return [*_NOUNS, *(name for name in super().list_commands(ctx) if name not in _NOUNS)]
+
+    def get_command(self, ctx: typer.Context, cmd_name: str) -> Any:  # type: ignore[override]  # as above
+        loaded = super().get_command(ctx, cmd_name)
+        if loaded is None and cmd_name in _NOUNS:
+            return TyperCommand(cmd_name, help=_NOUNS[cmd_name])
+        return loaded
+
+    def resolve_command(self, ctx: typer.Context, args: list[str]) -> Any:  # type: ignore[override]  # as above
+        if args[0] in _NOUNS and args[0] not in self.commands:
+            self.commands[args[0]] = _load(args[0])
+        return super().resolve_command(ctx, args)
+
+    def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]  # as above
+        with ending():
+            return super().invoke(ctx)
+
+
+app = typer.Typer(
+    cls=_Provisiond,
+    help="A device provisioning service for your own gateway: Azure device SDKs provision against it, offline.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Try: provisiond init --dir gateway, then provisiond -c gateway/provisiond.toml run",
+)
+
+
+def _load(noun: str) -> Any:
+    """The command of a noun: its module's `app`, or its function of the same name with `EXAMPLE` below its help."""
+    name = noun.replace("-", "_")
+    module = import_module(f"provisiond.cli.{name}")
+    parent = typer.Typer(add_completion=False)
+    if hasattr(module, "app"):
+        parent.add_typer(module.app, name=noun, help=_NOUNS[noun])
+    else:
+        parent.command(noun, epilog=getattr(module, "EXAMPLE", None))(getattr(module, name))
+    return typer.main.get_group(parent).commands[noun]
+
+
+def _print_version(wanted: bool) -> None:
+    if not wanted:
+        return
+    parts = [f"Python {python_version()}"]
+    for package in _REPORTED_PACKAGES:
+        try:
+            parts.append(f"{package} {version(package)}")
+        except PackageNotFoundError:
+            parts.append(f"{package} missing")
+    print(f"provisiond {__version__} ({', '.join(parts)})")
+    raise typer.Exit
+
+
+@app.callback()
+def provisiond(
+    context: typer.Context,
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", "-c", metavar="FILE", help="Configuration file.", show_default=False),
+    ] = None,
+    _version: Annotated[
+        bool, typer.Option("--version", help="Show the version.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Keep `--config` for the verb."""
+    context.obj = {"config": config}
 
 
 def main() -> None:
-    """Placeholder."""
+    """Run the command line; ends with SystemExit."""
+    app(prog_name="provisiond")

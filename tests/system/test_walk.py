@@ -46,5 +46,5 @@ def test_the_demo_assigns_a_device_of_every_kind() -> None:
 def test_init_never_overwrites(tmp_path: Path) -> None:
     service = Service(tmp_path / "provisiond")
     before = {path: path.read_bytes() for path in service.directory.rglob("*") if path.is_file()}
-    run_command("init", "--dir", service.directory, "--yes", expect=1)
+    run_command("init", "--dir", service.directory, "--yes", expect=4)
     assert before == {path: path.read_bytes() for path in service.directory.rglob("*") if path.is_file()}

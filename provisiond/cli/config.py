@@ -1,0 +1,69 @@
+"""`provisiond config`: check and show the configuration."""
+
+import json
+from collections.abc import Iterator
+from typing import Annotated, Any, Final
+
+import typer
+
+from provisiond.cli.output import Output, OutputFormat, note, print_record, print_records, resolve_format, suggest
+from provisiond.cli.session import Config, command, load
+from provisiond.settings import Settings
+from provisiond.settings.example import render_example, to_toml
+from provisiond.settings.files import check_files
+from provisiond.system import SystemClock
+
+app = typer.Typer(no_args_is_help=True)
+
+_COLUMNS: Final = {"key": "key", "value": "value", "from": "origin"}
+
+
+@app.command("check", epilog="Example: provisiond -c /etc/provisiond/provisiond.toml config check")
+def check(config: Config = None) -> None:
+    """Check the configuration and the files that it names; exits 78 when it cannot be used."""
+    loaded = load(config)
+    for warning in check_files(loaded.settings, now=SystemClock().now()):
+        note(f"warning: {warning}")
+    note(f"{loaded.file or 'the default configuration'}: ok")
+    suggest(f"{command(config)} run")
+
+
+@app.command("show", epilog="Example: provisiond config show -o json")
+def show(
+    changed: Annotated[bool, typer.Option("--changed", help="Only what is not a default.")] = False,
+    output: Output = None,
+    config: Config = None,
+) -> None:
+    """Show every setting that is in force, and where it comes from."""
+    loaded = load(config)
+    values = loaded.settings.model_dump(mode="json")
+    rows = [
+        {"key": key, "value": to_toml(value), "origin": loaded.origins.get(key, "default")}
+        for key, value in _flatten(values, "")
+        if not changed or key in loaded.origins
+    ]
+    if resolve_format(output) in (OutputFormat.JSON, OutputFormat.NDJSON) and not changed:
+        print_record(values, output)
+    else:
+        print_records(rows, _COLUMNS, output)
+
+
+@app.command("schema", epilog="Example: provisiond config schema > provisiond.schema.json")
+def schema() -> None:
+    """Print the JSON Schema of the configuration, for editors."""
+    print(json.dumps(Settings.model_json_schema(), indent=2))
+
+
+@app.command("example", epilog="Example: provisiond config example > provisiond.toml")
+def example() -> None:
+    """Print a configuration with every setting at its default, its unit and its reason."""
+    print(render_example(), end="")
+
+
+def _flatten(values: dict[str, Any], name: str) -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        path = f"{name}.{key}" if name else key
+        if isinstance(value, dict):
+            yield from _flatten(value, path)
+        else:
+            yield path, value

@@ -1,0 +1,80 @@
+"""`provisiond db`: care for the database."""
+
+import asyncio
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from provisiond.cli.enrolled_records import Yes
+from provisiond.cli.exit_codes import ExitCode
+from provisiond.cli.output import Output, confirm, note, print_record, suggest
+from provisiond.cli.session import Config, command, load, open_store
+from provisiond.errors import RecordNotFound
+from provisiond.store import SqliteStore
+from provisiond.store.backup import restore_backup
+
+app = typer.Typer(no_args_is_help=True)
+
+BackupFile = Annotated[Path, typer.Argument(metavar="FILE", help="The backup.")]
+
+
+@app.command("migrate", epilog="Example: provisiond db migrate")
+def migrate(config: Config = None) -> None:
+    """Bring the database up to this version's schema; `run` does it as well. A copy is kept beside it."""
+    file = load(config).settings.database_file
+
+    async def open_and_close() -> None:
+        async with await SqliteStore.open(file):
+            pass
+
+    asyncio.run(open_and_close())
+    note(f"{file}: the schema is up to date")
+
+
+@app.command("backup", epilog="Example: provisiond db backup /mnt/usb/provisiond.backup.db")
+def backup(file: BackupFile, config: Config = None) -> None:
+    """Write a sound copy of the database, while it is in use. It holds every key: keep it secret."""
+    settings = load(config).settings
+    _require(settings.database_file)
+
+    async def copy() -> None:
+        async with await open_store(settings) as store:
+            await store.backup(file)
+
+    asyncio.run(copy())
+    note(f"{file}: backup of {settings.database_file}")
+
+
+@app.command("restore", epilog="Example: provisiond db restore /mnt/usb/provisiond.backup.db --yes")
+def restore(file: BackupFile, yes: Yes = False, config: Config = None) -> None:
+    """Put a backup in the database's place; stop the daemon first. What was there is kept beside it."""
+    target = load(config).settings.database_file
+    _require(file)
+    confirm(f"Replace {target} by {file}?", yes=yes)
+    target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    restore_backup(file, target)
+    note(f"{target}: restored from {file}; what was there is {target.name}.before-restore")
+    suggest(f"{command(config)} db check, then {command(config)} run")
+
+
+@app.command("check", epilog="Example: provisiond db check -o json")
+def check(output: Output = None, config: Config = None) -> None:
+    """Look for damage in every record; exits 1 when there is some."""
+    settings = load(config).settings
+    _require(settings.database_file)
+
+    async def look() -> tuple[str, ...]:
+        async with await open_store(settings) as store:
+            return await store.check()
+
+    problems = asyncio.run(look())
+    print_record({"file": str(settings.database_file), "ok": not problems, "problems": list(problems)}, output)
+    if problems:
+        suggest(f"{command(config)} db restore FILE")
+        raise typer.Exit(ExitCode.FAILED)
+
+
+def _require(file: Path) -> None:
+    if not file.exists():
+        raise RecordNotFound(f"{file}: there is no such database")
