@@ -92,8 +92,8 @@ def _enrollment_problems(connection: sqlite3.Connection, digest: rows.RowDigest)
     certificates: dict[int, set[bytes]] = {}
     for subject_hash, owner in connection.execute("SELECT subject_hash, enrollment FROM enrollment_certificate"):
         certificates.setdefault(owner, set()).add(subject_hash)
-    found = connection.execute("SELECT id, key, kind, attestation_type, digest, record FROM enrollment")
-    for row_id, key, kind, attestation_type, stored, record in found:
+    found = connection.execute("SELECT id, key, kind, attestation_type, etag, digest, record FROM enrollment")
+    for row_id, key, kind, attestation_type, etag, stored, record in found:
         try:
             digest.check(stored, rows.ENROLLMENT, key, kind, record)
         except CorruptRecord as error:
@@ -101,21 +101,25 @@ def _enrollment_problems(connection: sqlite3.Connection, digest: rows.RowDigest)
             continue
         enrollment = rows.enrollment(EnrollmentKind(kind.decode()), record)
         expected = {subject_hash.encode() for subject_hash in enrollments.subject_hashes(enrollment)}
-        if attestation_type.decode() != enrollment.attestation_type or certificates.get(row_id, set()) != expected:
+        row = rows.enrollment_row(enrollment, digest)
+        columns = (_octets(row.attestation_type), _octets(row.etag), expected)
+        if columns != (attestation_type, etag, certificates.get(row_id, set())):
             yield f"the columns of enrollment {enrollment.key!r} do not agree with its record"
 
 
 def _registration_problems(connection: sqlite3.Connection, digest: rows.RowDigest) -> Iterator[str]:
-    found = connection.execute("SELECT key, version, status, hub, group_key, digest, record FROM registration")
-    for key, version, status, hub, group_key, stored, record in found:
+    found = connection.execute(
+        "SELECT key, version, status, hub, group_key, endorsement_key_hash, digest, record FROM registration"
+    )
+    for key, version, status, hub, group_key, endorsement_key_hash, stored, record in found:
         try:
             digest.check(stored, rows.REGISTRATION, key, b"%d" % version, record)
         except CorruptRecord as error:
             yield str(error)
             continue
         row = rows.registration_row(rows.registration(record), digest)
-        columns = (row.version, row.status.encode(), _octets(row.hub), _octets(row.group_key))
-        if columns != (version, status, hub, group_key):
+        columns = (row.version, *map(_octets, (row.status, row.hub, row.group_key, row.endorsement_key_hash)))
+        if columns != (version, status, hub, group_key, endorsement_key_hash):
             yield f"the columns of registration {row.key!r} do not agree with its record"
 
 

@@ -99,7 +99,7 @@ def unchanged(connection: sqlite3.Connection, guards: Iterable[rows.EnrollmentGu
         "SELECT key, kind, etag FROM enrollment WHERE key IN (SELECT value FROM json_each(?))", (keys,)
     )
     return {
-        rows.EnrollmentGuard(key=key.decode(), kind=kind.decode(), etag=etag.decode())
+        rows.EnrollmentGuard(key=key.decode(), kind=kind.decode(), etag=etag.decode(errors="replace"))
         for key, kind, etag in found.fetchall()
     }
 

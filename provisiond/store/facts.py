@@ -25,13 +25,14 @@ SELECT 'registration', key, version, digest, record FROM registration
     WHERE key IN (SELECT value FROM json_each(?1))
 """
 
-_ENDORSEMENT_KEY_OWNER: Final = "SELECT key FROM registration WHERE endorsement_key_hash = ? LIMIT 2"
-
-_FACTS_WITH_ISSUERS: Final = f"""{_FACTS}
+_FACTS_OF_HASHES: Final = f"""{_FACTS}
 UNION ALL
 SELECT 'issuer', e.key, c.subject_hash, e.digest, NULL
     FROM enrollment_certificate c JOIN enrollment e ON e.id = c.enrollment
     WHERE c.subject_hash IN (SELECT value FROM json_each(?2))
+UNION ALL
+SELECT 'owner', key, endorsement_key_hash, NULL, NULL FROM registration
+    WHERE endorsement_key_hash IN (SELECT value FROM json_each(?3))
 """  # noqa: S608 - constants
 
 _GROUPS: Final = """
@@ -77,7 +78,7 @@ class FactsReader:
             with transaction(connection, "DEFERRED"):  # the groups and what refers to them, of one state
                 snapshot = _Snapshot(connection, queries)
                 self._learn(connection, snapshot)
-        return [self._answer(snapshot, query, self._owner(connection, query)) for query in queries]
+        return [self._answer(snapshot, query) for query in queries]
 
     def _knows(self, snapshot: "_Snapshot") -> bool:
         if snapshot.wants_shared and snapshot.generation != self._generation:
@@ -104,22 +105,14 @@ class FactsReader:
             return error
         return rows.enrollment(EnrollmentKind.GROUP, record)
 
-    def _owner(self, connection: sqlite3.Connection, query: FactsQuery) -> str | None:
-        """Which registration has the endorsement key; another one than the query's own before that."""
-        if query.endorsement_key_hash is None:
-            return None
-        found = connection.execute(_ENDORSEMENT_KEY_OWNER, (query.endorsement_key_hash.hex(),)).fetchall()
-        owners = sorted((key.decode() for (key,) in found), key=lambda key: key == query.registration_key)
-        return owners[0] if owners else None
-
-    def _answer(self, snapshot: "_Snapshot", query: FactsQuery, owner: str | None) -> StoredFacts | Exception:
+    def _answer(self, snapshot: "_Snapshot", query: FactsQuery) -> StoredFacts | Exception:
         key = query.registration_key.encode()
         try:
             return StoredFacts(
                 individual=self._individual(key, snapshot.individuals.get(key)),
                 groups=self._groups(snapshot, query),
                 registration=self._registration(key, snapshot.registrations.get(key)),
-                endorsement_key_owner=owner,
+                endorsement_key_owner=snapshot.endorsement_key_owner(query),
             )
         except CorruptRecord as error:
             return CorruptRecord(error.table, error.key)  # a fresh one: others may hear of the same group
@@ -157,20 +150,30 @@ class FactsReader:
 class _Snapshot:
     """The rows of one statement, by key."""
 
-    __slots__ = ("generation", "groups", "groups_by_issuer", "individuals", "registrations", "wants_shared")
+    __slots__ = (
+        "generation",
+        "groups",
+        "groups_by_issuer",
+        "individuals",
+        "owners",
+        "registrations",
+        "wants_shared",
+    )
 
     def __init__(self, connection: sqlite3.Connection, queries: Sequence[FactsQuery]) -> None:
         keys = _json_array({query.registration_key for query in queries})
         issuers = {issuer for query in queries for issuer in query.issuer_hashes}
+        endorsement_keys = {query.endorsement_key_hash for query in queries if query.endorsement_key_hash is not None}
         self.wants_shared = any(query.symmetric_key_groups or query.tpm_groups for query in queries)
         self.generation = -1
         self.individuals: dict[bytes, tuple[bytes, bytes]] = {}
         self.registrations: dict[bytes, tuple[int, bytes, bytes]] = {}
         self.groups: dict[bytes, bytes] = {}
         self.groups_by_issuer: dict[bytes, list[bytes]] = {}
+        self.owners: dict[bytes, list[bytes]] = {}
         found = (
-            connection.execute(_FACTS_WITH_ISSUERS, (keys, _json_array(issuer.hex() for issuer in issuers)))
-            if issuers
+            connection.execute(_FACTS_OF_HASHES, (keys, _hex_array(issuers), _hex_array(endorsement_keys)))
+            if issuers or endorsement_keys
             else connection.execute(_FACTS, (keys,))
         )
         for what, key, detail, digest, record in found.fetchall():
@@ -181,8 +184,17 @@ class _Snapshot:
             elif what == b"issuer":
                 self.groups[key] = digest
                 self.groups_by_issuer.setdefault(detail, []).append(key)
+            elif what == b"owner":
+                self.owners.setdefault(detail, []).append(key)
             else:
                 self.generation = key
+
+    def endorsement_key_owner(self, query: FactsQuery) -> str | None:
+        """Which registration has the endorsement key; another one than the query's own before that."""
+        if query.endorsement_key_hash is None:
+            return None
+        keys = [key.decode(errors="replace") for key in self.owners.get(query.endorsement_key_hash.hex().encode(), ())]
+        return min(keys, key=lambda key: (key == query.registration_key, key), default=None)
 
 
 def _sound(groups: Iterable[Enrollment | CorruptRecord]) -> Iterable[Enrollment]:
@@ -190,6 +202,10 @@ def _sound(groups: Iterable[Enrollment | CorruptRecord]) -> Iterable[Enrollment]
         if isinstance(group, CorruptRecord):
             raise group  # fail closed: the damaged one may be the one that is disabled
         yield group
+
+
+def _hex_array(hashes: Iterable[bytes]) -> str:
+    return json.dumps([value.hex() for value in hashes])
 
 
 def _json_array(values: Iterable[str | bytes]) -> str:

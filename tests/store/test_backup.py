@@ -123,6 +123,8 @@ async def test_a_file_that_is_no_backup_is_not_restored(path, store, tmp_path):
         ("UPDATE registration SET version = 7", "'device-1' in table registration"),
         ("UPDATE enrollment SET record = replace(record, 'local', 'LOCAL') WHERE kind = 'individual'", "'device-1' in"),
         ("UPDATE enrollment SET attestation_type = 'tpm' WHERE kind = 'group'", "enrollment 'g' do not agree"),
+        ("UPDATE enrollment SET etag = 'other' WHERE kind = 'group'", "enrollment 'g' do not agree"),
+        ("UPDATE registration SET endorsement_key_hash = '00'", "registration 'device-1' do not agree"),
         ("INSERT INTO enrollment_certificate VALUES ('00', 99)", "refers to a missing row"),
         ("UPDATE registration_count SET total = 9", "counters"),
         ("UPDATE audit_chain SET head_seq = 9", "audit: "),
