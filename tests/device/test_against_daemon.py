@@ -78,7 +78,7 @@ async def site(tmp_path):
         yield site
 
 
-@pytest.mark.parametrize("key", [PRIMARY_KEY, SECONDARY_KEY])
+@pytest.mark.parametrize("key", [PRIMARY_KEY, SECONDARY_KEY], ids=["primary", "secondary"])
 async def test_a_device_with_either_symmetric_key_is_assigned(site, key):
     await site.admin.create_enrollment(individual("dev-1"))
     result, _ = await site.register("dev-1", SymmetricKeyCredential(key=key))
