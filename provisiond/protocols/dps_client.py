@@ -1,7 +1,7 @@
 """Azure DPS over MQTT, the device's half: `$dps` requests to publish, replies to read.
 
-The service's half, and the table of topics, is in `dps`. On purpose the two share the topic prefix and the JSON codec and
-nothing else: each is written from the protocol, so that a misreading of one is caught by the other.
+The service's half, and the table of topics, is in `dps`. On purpose the two share the topic prefix and the JSON codec
+and nothing else: each is written from the protocol, so that a misreading of one is caught by the other.
 """
 
 import base64
