@@ -26,6 +26,16 @@ def versions(connection: sqlite3.Connection, keys: Iterable[str]) -> dict[str, i
     return {key.decode(errors="surrogateescape"): version for key, version in found.fetchall()}
 
 
+def endorsement_key_owners(connection: sqlite3.Connection, hashes: Iterable[str | None]) -> dict[str, str]:
+    """The key of the registration that has each endorsement key (hexadecimal hash)."""
+    found = connection.execute(
+        "SELECT endorsement_key_hash, key FROM registration"
+        " WHERE endorsement_key_hash IN (SELECT value FROM json_each(?))",
+        (json.dumps(list(hashes)),),
+    )
+    return {owned.decode(): key.decode(errors="surrogateescape") for owned, key in found.fetchall()}
+
+
 def store(connection: sqlite3.Connection, records: Iterable[rows.RegistrationRow]) -> None:
     """Insert or replace; the caller has compared the versions in this transaction."""
     connection.executemany(

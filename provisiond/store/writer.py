@@ -78,6 +78,7 @@ def _decide(
     versions = registrations.versions(connection, keys) if keys else {}
     guards = {item.guard for _, item in decisions if item.guard is not None}
     unchanged = enrollments.unchanged(connection, guards) if guards else set()
+    owners = _owners(connection, decisions)
     winners: dict[str, rows.RegistrationRow] = {}
     trail: list[rows.AuditRow] = []
     for position, item in decisions:
@@ -92,6 +93,10 @@ def _decide(
                     f"registration {row.key!r} is at version {stored}, not {item.expected_version}"
                 )
                 continue
+            # One TPM is one device: two ids that claim one endorsement key at once must not both have it.
+            if row.endorsement_key_hash and owners.setdefault(row.endorsement_key_hash, row.key) != row.key:
+                results[position] = VersionConflict(f"the endorsement key of {row.key!r} was registered meanwhile")
+                continue
             versions[row.key] = row.version
             winners[row.key] = row
         if item.audit is not None:
@@ -99,3 +104,9 @@ def _decide(
     if winners:
         registrations.store(connection, winners.values())
     return trail
+
+
+def _owners(connection: sqlite3.Connection, decisions: Sequence[tuple[int, DecisionItem]]) -> dict[str, str]:
+    hashes = {item.registration.endorsement_key_hash for _, item in decisions if item.registration is not None}
+    hashes.discard(None)
+    return registrations.endorsement_key_owners(connection, hashes) if hashes else {}

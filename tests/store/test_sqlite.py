@@ -481,3 +481,16 @@ async def test_of_several_owners_of_an_endorsement_key_another_one_than_the_aske
         for name in ("a", "b")
     ]
     assert answers == ["b", "a"]
+
+
+async def test_two_ids_that_claim_one_endorsement_key_at_once_do_not_both_have_it(store):
+    outcomes = await asyncio.gather(
+        *(
+            store.commit(Write(registration=make_registration(id_, endorsement_key_hash=b"e" * 32)))
+            for id_ in ("device-1", "device-2")
+        ),
+        return_exceptions=True,
+    )
+    assert [type(outcome) for outcome in outcomes] == [type(None), VersionConflict]
+    with pytest.raises(VersionConflict, match="endorsement key"):
+        await store.commit(Write(registration=make_registration("device-3", endorsement_key_hash=b"e" * 32)))
