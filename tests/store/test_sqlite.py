@@ -473,16 +473,6 @@ async def test_the_owner_of_an_endorsement_key_is_found_whoever_asks(store):
     assert [facts.endorsement_key_owner for facts in answers] == ["device-1", "device-1", None, None]
 
 
-async def test_of_several_owners_of_an_endorsement_key_another_one_than_the_asker_is_named(store):
-    for name in ("a", "b"):
-        await store.commit(make_write(name, endorsement_key_hash=b"e" * 32))
-    answers = [
-        (await store.facts(FactsQuery(registration_key=name, endorsement_key_hash=b"e" * 32))).endorsement_key_owner
-        for name in ("a", "b")
-    ]
-    assert answers == ["b", "a"]
-
-
 async def test_two_ids_that_claim_one_endorsement_key_at_once_do_not_both_have_it(store):
     outcomes = await asyncio.gather(
         *(
