@@ -2,17 +2,25 @@
 
 from typing import Any, Final
 
-from pydantic.json_schema import models_json_schema
+from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 
 from provisiond.protocols.native_models import AnswerMessage, RegisterMessage, ReplyMessage, StatusMessage
 
 _MESSAGES: Final = (RegisterMessage, AnswerMessage, StatusMessage, ReplyMessage)
 
 
+class _Untitled(GenerateJsonSchema):
+    """A member's name says what a title made from it would say."""
+
+    def field_title_should_be_set(self, schema: Any) -> bool:  # noqa: ARG002 - pydantic's signature
+        return False
+
+
 def generate_schema() -> dict[str, Any]:
     """JSON Schema (2020-12) of the four messages; each is a definition under `$defs`."""
     _, schema = models_json_schema(
         [(message, "validation") for message in _MESSAGES],
+        schema_generator=_Untitled,
         title="provisiond native protocol, version 1",
         description="Payloads on provisiond/v1/{registrationId}/req/{op}/{rid} and …/res/{op}/{rid}.",
     )

@@ -84,14 +84,14 @@ def seal_to_certificate(plaintext: bytes, *, certificate_der: bytes, context: Se
     """Seal a secret to the holder of a certificate's key.
 
     Args:
-        plaintext: at most 4096 octets.
+        plaintext: 1 to 4096 octets.
         certificate_der: verified; its key usage is not looked at, as the device agreed to this by the protocol.
         context: is authenticated, not sent in clear beyond what `aad` shows.
 
     Raises:
         UnsealableKey: Ed25519.
         AttestationError: the certificate cannot be read, or its key is of no kind that is taken.
-        ValueError: the plaintext is too long.
+        ValueError: the plaintext is empty or too long.
     """
     algorithm, key = _recipient(certificate_der)
     return _seal(plaintext, algorithm, key, context)
@@ -101,12 +101,12 @@ def seal_to_symmetric_key(plaintext: bytes, *, key: bytes, context: SealingConte
     """Seal a secret to the holder of a symmetric key.
 
     Args:
-        plaintext: at most 4096 octets.
+        plaintext: 1 to 4096 octets.
         key: the device's, 16 to 64 octets.
         context: goes into the key as well.
 
     Raises:
-        ValueError: the plaintext is too long.
+        ValueError: the plaintext is empty or too long.
     """
     return _seal(plaintext, _DIRECT, _direct_key(key, context), context)
 
@@ -137,8 +137,8 @@ def open_with_symmetric_key(sealed: Mapping[str, JSONValue], *, key: bytes, cont
 
 
 def _seal(plaintext: bytes, algorithm: str, key: _Key, context: SealingContext) -> dict[str, JSONValue]:
-    if len(plaintext) > PLAINTEXT_MAX_SIZE_BYTES:
-        raise ValueError(f"a secret of {len(plaintext)} octets cannot be sealed, at most {PLAINTEXT_MAX_SIZE_BYTES}")
+    if not 1 <= len(plaintext) <= PLAINTEXT_MAX_SIZE_BYTES:
+        raise ValueError(f"a secret of {len(plaintext)} octets cannot be sealed: 1 to {PLAINTEXT_MAX_SIZE_BYTES}")
     encryption = jwe.FlattenedJSONEncryption({"alg": algorithm, "enc": _ENC}, plaintext, aad=context.octets)
     encryption.add_recipient({}, key)
     sealed = jwe.encrypt_json(encryption, None, algorithms=[algorithm, _ENC])
