@@ -1,0 +1,211 @@
+"""`provisiond doctor`: what is wrong, and the command that mends it."""
+
+import asyncio
+import resource
+import shutil
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Final
+
+import typer
+from cryptography import x509
+
+from provisiond.cli.exit_codes import ExitCode
+from provisiond.cli.output import Output, OutputFormat, plain, print_records, resolve_format
+from provisiond.cli.reachability import is_listening
+from provisiond.cli.session import Config, command, load
+from provisiond.errors import AdminError, ConfigurationError, StoreError
+from provisiond.local_ca import load_root_certificate
+from provisiond.settings import Listener, Settings
+from provisiond.settings.files import check_files
+from provisiond.store import SqliteStore
+from provisiond.system import SystemClock
+
+EXAMPLE: Final = "Example: provisiond doctor -o json"
+
+_EXPIRY_NOTICE: Final = timedelta(days=90)
+# A clock before this was never set: this code is younger.
+_OLDEST_PLAUSIBLE: Final = datetime(2026, 1, 1, tzinfo=UTC)
+_STATE_MIN_FREE_BYTES: Final = 100 * 1024 * 1024
+# Files that are open beside the connections: database, logs, libraries.
+_OTHER_FILES: Final = 256
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One line: `ok`, `warn` or `FAIL`; `mend` is a command, or what to do."""
+
+    level: str
+    subject: str
+    text: str
+    mend: str = ""
+
+
+def doctor(output: Output = None, config: Config = None) -> None:
+    """Look for what is wrong, and say what mends it; exits 1 when something FAILs."""
+    findings = list(_examine(config))
+    if resolve_format(output) is OutputFormat.TABLE:
+        for finding in findings:
+            mend = f"\n      mend: {finding.mend}" if finding.mend else ""
+            print(f"{finding.level:<4}  {finding.subject}: {plain(finding.text)}{mend}")
+    else:
+        names = ("level", "subject", "text", "mend")
+        bodies = [{name: getattr(finding, name) for name in names} for finding in findings]
+        print_records(bodies, {name: name for name in names}, output)
+    if any(finding.level == "FAIL" for finding in findings):
+        raise typer.Exit(ExitCode.FAILED)
+
+
+def _examine(config: Path | None) -> Iterator[Finding]:
+    try:
+        loaded = load(config)
+    except ConfigurationError as error:
+        yield Finding(level="FAIL", subject="configuration", text=str(error), mend=f"{command(config)} config check")
+        return
+    settings = loaded.settings
+    yield Finding(level="ok", subject="configuration", text=str(loaded.file or "defaults, no file"))
+    now = SystemClock().now()
+    yield from _examine_clock(now)
+    yield from _examine_files(settings, config, now)
+    yield from _examine_state(settings, config)
+    yield from _examine_database(settings, config)
+    yield from _examine_ca(settings, config, now)
+    for listener in settings.broker.listeners:
+        yield from _examine_listener(listener, settings, config)
+    yield from _examine_limits(settings)
+    yield from _examine_tpm()
+
+
+def _examine_clock(now: datetime) -> Iterator[Finding]:
+    if now < _OLDEST_PLAUSIBLE:
+        yield Finding(
+            level="FAIL",
+            subject="clock",
+            text=f"it is not {now:%Y-%m-%d}: certificates and SAS tokens will be refused",
+            mend="timedatectl set-time 'YYYY-MM-DD HH:MM:SS'",
+        )
+    else:
+        yield Finding(level="ok", subject="clock", text=f"{now:%Y-%m-%d %H:%M} UTC")
+
+
+def _examine_files(settings: Settings, config: Path | None, now: datetime) -> Iterator[Finding]:
+    try:
+        warnings = check_files(settings, now=now)
+    except ConfigurationError as error:
+        yield Finding(level="FAIL", subject="files", text=str(error), mend=f"{command(config)} config check")
+        return
+    for warning in warnings:
+        yield Finding(level="warn", subject="files", text=warning, mend="provisiond init --dir NEW, or your own CA")
+    if not warnings:
+        yield Finding(level="ok", subject="files", text="certificates, keys and revocation lists can be used")
+
+
+def _examine_state(settings: Settings, config: Path | None) -> Iterator[Finding]:
+    directory = settings.service.state_dir
+    if not directory.is_dir():
+        text = f"{directory} is not there yet"
+        yield Finding(level="warn", subject="state", text=text, mend=f"{command(config)} run makes it")
+        return
+    mode = stat.S_IMODE(directory.stat().st_mode)
+    free_bytes = shutil.disk_usage(directory).free
+    if mode & stat.S_IRWXO:
+        text = f"everybody may enter {directory} (mode {mode:04o})"
+        yield Finding(level="FAIL", subject="state", text=text, mend=f"chmod 0700 {directory}")
+    elif free_bytes < _STATE_MIN_FREE_BYTES:
+        text = f"{directory} has {free_bytes // 2**20} MiB left"
+        yield Finding(level="warn", subject="state", text=text, mend="make room on that file system")
+    else:
+        yield Finding(level="ok", subject="state", text=f"{directory}, {free_bytes // 2**20} MiB free")
+
+
+def _examine_database(settings: Settings, config: Path | None) -> Iterator[Finding]:
+    file = settings.database_file
+    if not file.exists():
+        text = f"{file} is not there yet"
+        yield Finding(level="warn", subject="database", text=text, mend=f"{command(config)} run makes it")
+        return
+
+    async def look() -> tuple[str, ...]:
+        async with await SqliteStore.open(file, read_only=True) as store:
+            return await store.check()
+
+    try:
+        problems = asyncio.run(look())
+    except StoreError as error:
+        yield Finding(level="FAIL", subject="database", text=str(error), mend=f"{command(config)} db check")
+        return
+    for problem in problems:
+        yield Finding(level="FAIL", subject="database", text=problem, mend=f"{command(config)} db restore FILE")
+    if not problems:
+        yield Finding(level="ok", subject="database", text=f"{file}, every record is sound")
+
+
+def _examine_ca(settings: Settings, config: Path | None, now: datetime) -> Iterator[Finding]:
+    try:
+        certificate = load_root_certificate(settings.ca_dir)
+    except AdminError as error:
+        text = f"no local CA ({error}); that is right when the certificates are from another"
+        yield Finding(level="ok", subject="ca", text=text)
+        return
+    expiry = certificate.not_valid_after_utc
+    if expiry - now < _EXPIRY_NOTICE:
+        text = f"the root certificate ends on {expiry:%Y-%m-%d}"
+        yield Finding(
+            level="warn", subject="ca", text=text, mend="provisiond init --dir NEW, then give devices its root"
+        )
+    else:
+        yield Finding(level="ok", subject="ca", text=f"root certificate until {expiry:%Y-%m-%d}")
+    key = settings.ca_dir / "root.key"
+    if key.exists() and stat.S_IMODE(key.stat().st_mode) & stat.S_IRWXO:
+        text = f"everybody may read or change {key}"
+        yield Finding(level="FAIL", subject="ca", text=text, mend=f"chmod 0600 {key}; {command(config)} ca show")
+
+
+def _examine_listener(listener: Listener, settings: Settings, config: Path | None) -> Iterator[Finding]:
+    subject = f"listener {listener.name}"
+    if is_listening(listener):
+        yield Finding(level="ok", subject=subject, text=f"{listener.bind} answers")
+    else:
+        text = f"nothing answers at {listener.bind}"
+        yield Finding(level="warn", subject=subject, text=text, mend=f"{command(config)} run")
+    names = _certificate_names(listener)
+    missing = [hub.host for hub in settings.hubs if names and hub.host.partition(":")[0].lower() not in names]
+    if missing:
+        text = f"devices are sent to {', '.join(missing)}, which is not in {listener.cert_file}"
+        yield Finding(
+            level="warn",
+            subject=subject,
+            text=text,
+            mend=f"provisiond init --dir NEW --host {missing[0]}, or change hubs",
+        )
+
+
+def _certificate_names(listener: Listener) -> set[str]:
+    """Names and addresses in the listener's certificate; none when it cannot be read, which is told elsewhere."""
+    if listener.cert_file is None:
+        return set()
+    try:
+        certificate = x509.load_pem_x509_certificates(listener.cert_file.read_bytes())[0]
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except (OSError, ValueError, x509.ExtensionNotFound):
+        return set()
+    return {str(name.value).lower() for name in names}
+
+
+def _examine_limits(settings: Settings) -> Iterator[Finding]:
+    wanted = settings.broker.limits.max_connections + _OTHER_FILES
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < wanted:
+        text = f"{hard} open files are allowed, max_connections needs {wanted}"
+        yield Finding(level="warn", subject="limits", text=text, mend=f"LimitNOFILE={wanted} in the systemd unit")
+    else:
+        yield Finding(level="ok", subject="limits", text="open files suffice for max_connections")
+
+
+def _examine_tpm() -> Iterator[Finding]:
+    found = shutil.which("swtpm")
+    text = f"swtpm: {found}" if found else "no swtpm; only simulated TPM devices need it (apt-get install swtpm)"
+    yield Finding(level="ok", subject="tpm", text=text)

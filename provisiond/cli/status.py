@@ -1,0 +1,49 @@
+"""`provisiond status`: whether the daemon runs, and what it has done."""
+
+import asyncio
+from typing import Any, Final
+
+import typer
+
+from provisiond.cli.exit_codes import ExitCode
+from provisiond.cli.output import Output, print_record, suggest
+from provisiond.cli.reachability import is_listening
+from provisiond.cli.session import Config, command, load
+from provisiond.settings import Settings
+from provisiond.store import SqliteStore
+
+EXAMPLE: Final = "Example: provisiond status -o json"
+
+
+def status(output: Output = None, config: Config = None) -> None:
+    """Show the daemon's listeners and the registrations so far; exits 69 when nothing listens."""
+    loaded = load(config)
+    settings = loaded.settings
+    listeners = [
+        {"name": listener.name, "bind": listener.bind, "tls": listener.tls, "listening": is_listening(listener)}
+        for listener in settings.broker.listeners
+    ]
+    is_running = any(listener["listening"] for listener in listeners)
+    body = {
+        "running": is_running,
+        "configFile": str(loaded.file) if loaded.file else None,
+        "idScope": settings.service.id_scope,
+        "database": str(settings.database_file),
+        "listeners": {str(listener.pop("name")): listener for listener in listeners},
+        **asyncio.run(_counts(settings)),
+    }
+    print_record(body, output)
+    if not is_running:
+        suggest(f"{command(config)} run")
+        raise typer.Exit(ExitCode.UNAVAILABLE)
+
+
+async def _counts(settings: Settings) -> dict[str, Any]:
+    """Registrations by status and by hub; nothing is written, so that looking is always safe."""
+    if not settings.database_file.exists():
+        return {"registrations": {}, "assignedByHub": {}}
+    async with await SqliteStore.open(settings.database_file, read_only=True) as store:
+        return {
+            "registrations": await store.count_registrations(),
+            "assignedByHub": await store.count_assigned_by_hub(),
+        }
