@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.certificates import make_ca, make_leaf
-from tests.system.daemon import PYTHON_SDK_PORT, Daemon, Service, run_daemon
+from tests.system.daemon import Daemon, Service, reserve_sdk_port, run_daemon
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,10 +30,17 @@ class Fleet:
 
 
 @pytest.fixture(scope="module")
-def service(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Service:
-    """A service on port 8883 that answers as the module's REPLY says (`auto` by default)."""
+def sdk_port() -> Iterator[int]:
+    """The port of the Python SDK; nobody else on this machine tests on it meanwhile."""
+    with reserve_sdk_port() as port:
+        yield port
+
+
+@pytest.fixture(scope="module")
+def service(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, sdk_port: int) -> Service:
+    """A service on the SDKs' port that answers as the module's REPLY says (`auto` by default)."""
     made = Service(tmp_path_factory.mktemp("service") / "provisiond")
-    made.configure(tls_port=PYTHON_SDK_PORT, reply=getattr(request.module, "REPLY", "auto"), retry_after="1s")
+    made.configure(tls_port=sdk_port, reply=getattr(request.module, "REPLY", "auto"), retry_after="1s")
     return made
 
 

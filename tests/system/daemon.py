@@ -1,10 +1,12 @@
 """The real daemon as a process of its own, set up through the command line as an operator would."""
 
+import fcntl
 import json
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,7 +16,6 @@ from typing import Any, Self
 import tomlkit
 
 ID_SCOPE = "0ne0TEST001"
-PYTHON_SDK_PORT = 8883  # the Azure Python SDK knows no other
 COMMAND_TIMEOUT_S = 30
 READY_TIMEOUT_S = 20
 STOP_TIMEOUT_S = 10
@@ -34,6 +35,14 @@ def run_command(*arguments: object, expect: int = 0) -> subprocess.CompletedProc
     )
     assert completed.returncode == expect, f"exit code {completed.returncode}\n{completed.stdout}\n{completed.stderr}"
     return completed
+
+
+@contextmanager
+def reserve_sdk_port() -> Iterator[int]:
+    """8883, the only port that the Azure Python SDK knows, for one test module of this machine at a time."""
+    with (Path(tempfile.gettempdir()) / "provisiond-port-8883.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield 8883
 
 
 class Service:

@@ -89,7 +89,7 @@ async def test_kill_9_loses_no_device_that_has_heard_assigned(service: Service, 
     assert HEARD_BEFORE_THE_KILL <= len(heard) < DEVICES
 
     with run_daemon(service) as restarted:
-        rows = service.command("registration", "list", "-o", "json", "--limit", DEVICES)
+        rows = service.command("registration", "list", "-o", "json", "--top", DEVICES)
         kept = {row["registrationId"]: row for row in rows}
         assert len(kept) == len(rows)  # one row, and so one hub, for each
         lost = {name: hub for name, hub in heard.items() if kept.get(name, {}).get("assignedHub") != hub}

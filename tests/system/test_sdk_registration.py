@@ -10,7 +10,7 @@ from tests.system import sdk
 from tests.system.conftest import Fleet
 from tests.system.daemon import ID_SCOPE, Daemon
 
-pytestmark = [pytest.mark.sdk, pytest.mark.xdist_group("port 8883")]
+pytestmark = pytest.mark.sdk
 
 Register = Callable[[dict[str, Any]], dict[str, Any]]
 

@@ -7,15 +7,13 @@ from pathlib import Path
 import pytest
 
 from tests.system import sdk
-from tests.system.daemon import PYTHON_SDK_PORT, Service, run_command, run_daemon
-
-pytestmark = pytest.mark.xdist_group("port 8883")
+from tests.system.daemon import Service, run_command, run_daemon
 
 
 @pytest.mark.sdk
-def test_init_run_enroll_register_show(tmp_path: Path) -> None:
+def test_init_run_enroll_register_show(tmp_path: Path, sdk_port: int) -> None:
     service = Service(tmp_path / "provisiond")
-    service.configure(tls_port=PYTHON_SDK_PORT)
+    service.configure(tls_port=sdk_port)
     id_scope = re.search(r'id_scope\s*=\s*"([^"]+)"', service.config_file.read_text())[1]
     with run_daemon(service):
         created = service.command(
