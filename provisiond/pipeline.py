@@ -18,11 +18,13 @@ from provisiond.model import (
     PollRequest,
     Possession,
     Request,
+    Role,
     TpmEvidence,
     Trace,
 )
 from provisiond.ports import Clock, DecisionStore, Entropy, FactsQuery, HubDirectory, Observer, Write
-from provisiond.protocols import dps
+from provisiond.protocols import dps, native
+from provisiond.protocols.codecs import CODECS
 from provisiond.registration.challenge import decode_issued, encode_issued
 from provisiond.registration.decide import Context, RegistrationPolicy, decide_poll, decide_register, refuse
 
@@ -91,15 +93,20 @@ class Pipeline:
             self._observer.connect_refused(attempt, error)
             raise
 
-    async def handle(self, connection: Connection, message: Message) -> Message:
-        """Answer a PUBLISH: whatever it holds, exactly one reply, and nothing said that is not on disk."""
+    async def handle(self, connection: Connection, message: Message) -> Message | None:
+        """Answer a PUBLISH: whatever it holds, exactly one reply, and nothing said that is not on disk.
+
+        Returns:
+            The reply; None when the topic names nowhere to send one.
+        """
+        codec = CODECS[connection.role]
         started = self._clock.monotonic()
         context = self._context(connection)
         event = "invalid"
         try:
-            request = dps.parse(connection, message)
+            request = codec.parse(connection, message)
             event = _event_of(request)
-            decision = await self._decide(await self._recall(request, connection), context)
+            decision = await self._decide(await self._recall(request, connection, context), context)
         except DeviceFault as fault:
             decision = await self._refuse(fault, connection, event, context)
         except ServerFault as fault:
@@ -108,7 +115,7 @@ class Pipeline:
             decision = self._fail(error, connection, event, context)
         self._track(connection, decision)
         self._observer.decided(connection, decision, event=event, elapsed_s=self._clock.monotonic() - started)
-        return dps.encode(decision.reply, rid=dps.request_id(message.topic))
+        return codec.encode(decision.reply, connection, message)
 
     def has_outstanding_operation(self, connection: Connection) -> bool:
         """Whether the device was told to poll and has not heard the end yet."""
@@ -122,9 +129,11 @@ class Pipeline:
     def _admit(self, attempt: ConnectAttempt) -> Connection:
         if dps.is_provisioning_user_name(attempt.username):
             return dps.admit(attempt, id_scope=self.policy.id_scope)
+        if native.is_native_user_name(attempt.username, attempt.client_id):
+            return native.admit(attempt)
         raise ConnectRefused(f"user name {(attempt.username or '')[:200]!r} asks for no role of this service")
 
-    async def _recall(self, request: Request, connection: Connection) -> Request:
+    async def _recall(self, request: Request, connection: Connection, context: Context) -> Request:
         """Add what earlier messages have established: the challenge that is answered, the TPM that was proved."""
         if isinstance(request, PollRequest):
             proved = self._proved.get(connection.connection_id)
@@ -134,9 +143,10 @@ class Pipeline:
         if request.answer is None:
             return request
         # Out of the store before anything is checked: right or wrong, it serves this one try.
-        stored = await self._store.take_challenge(self._challenge_key(connection))
+        key = _challenge_key(request.protocol, context.connection_id, request.answer.challenge_id)
+        stored = await self._store.take_challenge(key)
         issued = None if stored is None else decode_issued(stored.challenge)
-        return dps.recall_tpm(replace(request, issued=issued), issued)
+        return CODECS[connection.role].recall(request, issued)
 
     async def _decide(self, request: Request, context: Context) -> Decision:
         for _ in range(_COMMIT_ATTEMPTS):
@@ -177,9 +187,10 @@ class Pipeline:
     async def _commit(self, decision: Decision) -> None:
         if decision.challenge is not None:
             issued = decision.challenge
-            key = f"{self._run_id}/{issued.connection_id}"
             await self._store.put_challenge(
-                key=key, challenge=encode_issued(issued), expires_at=issued.challenge.expires_at
+                key=_challenge_key(issued.protocol, issued.connection_id, issued.challenge.challenge_id),
+                challenge=encode_issued(issued),
+                expires_at=issued.challenge.expires_at,
             )
         if decision.registration is None and decision.audit is None:
             return
@@ -205,9 +216,6 @@ class Pipeline:
         fault = error if isinstance(error, ServerFault) else ServerFault(repr(error))
         return refuse(fault, claimed_id=connection.claimed_id, event=event, context=context, trace=Trace())
 
-    def _challenge_key(self, connection: Connection) -> str:
-        return f"{self._run_id}/{connection.connection_id}"
-
     def _track(self, connection: Connection, decision: Decision) -> None:
         if decision.proved is not None:
             self._proved[connection.connection_id] = decision.proved
@@ -226,7 +234,7 @@ class Pipeline:
             operation_id=f"5.{operation[:8].hex()}.{uuid.UUID(bytes=operation[8:], version=4)}",
             etag=b64encode(f'"{uuid.UUID(bytes=random[16:32], version=4)}"'.encode()).decode(),
             challenge_id=random[32:].hex(),
-            connection_id=connection.connection_id,
+            connection_id=f"{self._run_id}-{connection.connection_id}" if connection.connection_id else "",
             entropy=self._entropy,
             actor=connection.remote_address,
         )
@@ -238,7 +246,16 @@ class Pipeline:
             case ReplyMode.POLL:
                 return False
             case _:
-                return dps.takes_immediate_assignment(connection.client_version)
+                native_device = connection.role is Role.NATIVE
+                return native_device or dps.takes_immediate_assignment(connection.client_version)
+
+
+def _challenge_key(protocol: Role, connection_id: str, challenge_id: str | None) -> str:
+    """Answers on `$dps` topics do not name their challenge: there it is the connection's one.
+
+    The name spaces are apart, so that naming a challenge never voids one of another protocol.
+    """
+    return f"dps/{connection_id}" if protocol is Role.DPS else f"native/{challenge_id}"
 
 
 def _event_of(request: Request) -> str:

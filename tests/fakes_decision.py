@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from hashlib import sha256
+from hashlib import shake_256
 
 from provisiond.attestation import x509
 from provisiond.errors import StoreUnavailable, VersionConflict
@@ -39,7 +39,7 @@ class FakeEntropy:
 
     def token_bytes(self, size_bytes):
         self.drawn += 1
-        return sha256(str(self.drawn).encode()).digest()[:size_bytes]
+        return shake_256(str(self.drawn).encode()).digest(size_bytes)
 
 
 @dataclass

@@ -1,18 +1,23 @@
 import asyncio
 import json
+from base64 import b64decode
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
 from provisiond.attestation.symmetric_key import generate_sas_token
+from provisiond.attestation.transcript import Transcript, request_digest
 from provisiond.attestation.x509 import X509Limits
 from provisiond.errors import ConnectRefused
 from provisiond.hubs.directory import ConfiguredHubs
-from provisiond.model import ConnectAttempt, Message, Outcome
+from provisiond.model import ConnectAttempt, Connection, Message, Outcome, RegistrationId, Role
 from provisiond.pipeline import Pipeline, ReplyMode, ServicePolicy
+from provisiond.protocols import native_client
 from provisiond.registration.attest import AttestationPolicy
 from provisiond.registration.decide import RegistrationPolicy
-from tests.enrollment_factory import PRIMARY_KEY, individual
+from tests.certificates import make_leaf
+from tests.enrollment_factory import PRIMARY_KEY, certificates, individual
 from tests.fakes_decision import HUBS, NOW, FakeClock, FakeDecisionStore, FakeEntropy, RecordingObserver
 
 SCOPE = "0ne00112233"
@@ -199,3 +204,134 @@ async def test_a_closed_connection_is_forgotten():
     await service.ask(connection)
     await service.pipeline.closed(connection)
     assert not service.pipeline.has_outstanding_operation(connection)
+
+
+# --- native topics -----------------------------------------------------------------------------------------------------
+
+
+def native_connection(device="dev-1", *, connection_id="n1", chain=()):
+    return Connection(
+        connection_id=connection_id,
+        role=Role.NATIVE,
+        claimed_id=RegistrationId.parse(device),
+        listener="local",
+        remote_address="127.0.0.1",
+        unverified_chain=chain,
+    )
+
+
+async def challenge(service, connection, claim):
+    payload = native_client.register_payload(claim)
+    topic, body = await service.ask(connection, f"provisiond/v1/{connection.claimed_id}/req/register/r1", payload)
+    assert topic == f"provisiond/v1/{connection.claimed_id}/res/register/r1"
+    assert body["status"] == 401
+    return Transcript(
+        id_scope=SCOPE,
+        registration_id=connection.claimed_id.text,
+        challenge_id=body["challenge"]["challengeId"],
+        session_id=body["challenge"]["sessionId"],
+        nonce=b64decode(body["challenge"]["nonce"]),
+        request_sha256=request_digest(payload),
+    )
+
+
+async def answer(service, connection, payload):
+    return await service.ask(connection, f"provisiond/v1/{connection.claimed_id}/req/answer/r2", payload)
+
+
+async def test_a_native_device_with_a_key_is_assigned_by_answering_its_challenge():
+    service, connection = Service(enrollments=[individual("dev-1")]), native_connection()
+    covered = await challenge(service, connection, native_client.symmetric_key_claim())
+    topic, body = await answer(service, connection, native_client.mac_answer(covered, PRIMARY_KEY))
+    assert topic == "provisiond/v1/dev-1/res/answer/r2"
+    assert (body["status"], body["registrationState"]["status"]) == (200, "assigned")
+
+
+async def test_a_native_device_with_a_certificate_is_assigned_by_signing():
+    leaf = make_leaf("dev-1")
+    service, connection = Service(enrollments=[individual("dev-1", certificates(leaf))]), native_connection()
+    covered = await challenge(service, connection, native_client.x509_claim([leaf.der]))
+    _, body = await answer(service, connection, native_client.signature_answer(covered, leaf.key))
+    assert body["registrationState"]["status"] == "assigned"
+
+
+async def test_a_certificate_whose_key_the_handshake_proved_needs_no_challenge():
+    leaf = make_leaf("dev-1")
+    service = Service(enrollments=[individual("dev-1", certificates(leaf))])
+    payload = native_client.register_payload(native_client.x509_claim([leaf.der]))
+    connection = native_connection(chain=(leaf.der,))
+    _, body = await service.ask(connection, "provisiond/v1/dev-1/req/register/r1", payload)
+    assert body["status"] == 200
+
+
+async def test_somebody_elses_certificate_proves_nothing_without_its_key():
+    leaf, thief = make_leaf("dev-1"), make_leaf("dev-1")
+    service, connection = Service(enrollments=[individual("dev-1", certificates(leaf))]), native_connection()
+    covered = await challenge(service, connection, native_client.x509_claim([leaf.der]))
+    _, body = await answer(service, connection, native_client.signature_answer(covered, thief.key))
+    assert body["error"]["errorCode"] == 401002
+    assert not service.store.registrations
+
+
+async def test_an_answer_serves_one_try():
+    service, connection = Service(enrollments=[individual("dev-1")]), native_connection()
+    covered = await challenge(service, connection, native_client.symmetric_key_claim())
+    _, wrong = await answer(service, connection, native_client.mac_answer(covered, b"w" * 32))
+    _, right = await answer(service, connection, native_client.mac_answer(covered, PRIMARY_KEY))
+    assert wrong["status"] == right["status"] == 401
+    assert [record.trace[-1].name for record in service.store.audit] == ["mac-mismatch", "challenge-missing"]
+
+
+async def test_an_answer_that_comes_late_is_refused():
+    service, connection = Service(enrollments=[individual("dev-1")]), native_connection()
+    covered = await challenge(service, connection, native_client.symmetric_key_claim())
+    service.clock.advance(121)
+    _, body = await answer(service, connection, native_client.mac_answer(covered, PRIMARY_KEY))
+    assert body["status"] == 401
+    assert service.store.audit[-1].trace[-1].name == "challenge-expired"
+
+
+async def test_an_answer_from_another_connection_is_refused():
+    service = Service(enrollments=[individual("dev-1")])
+    covered = await challenge(service, native_connection(), native_client.symmetric_key_claim())
+    other = native_connection(connection_id="n2")
+    _, body = await answer(service, other, native_client.mac_answer(covered, PRIMARY_KEY))
+    assert body["status"] == 401
+    assert service.store.audit[-1].trace[-1].name == "challenge-other-connection"
+
+
+async def test_an_answer_for_another_id_is_refused():
+    service = Service(enrollments=[individual("dev-1"), individual("dev-2")])
+    covered = await challenge(service, native_connection("dev-1"), native_client.symmetric_key_claim())
+    _, body = await answer(service, native_connection("dev-2"), native_client.mac_answer(covered, PRIMARY_KEY))
+    assert body["status"] == 401
+    assert service.store.audit[-1].trace[-1].name == "challenge-other-registration"
+
+
+async def test_an_id_that_is_not_enrolled_is_challenged_like_any_other_and_then_refused():
+    service, connection = Service(), native_connection()
+    covered = await challenge(service, connection, native_client.symmetric_key_claim())
+    _, body = await answer(service, connection, native_client.mac_answer(covered, PRIMARY_KEY))
+    assert body["error"]["errorCode"] == 401002
+
+
+async def test_a_native_device_asks_for_its_status_with_the_operation_that_only_it_knows():
+    service, connection = Service(enrollments=[individual("dev-1")], reply=ReplyMode.POLL), native_connection()
+    covered = await challenge(service, connection, native_client.symmetric_key_claim())
+    _, body = await answer(service, connection, native_client.mac_answer(covered, PRIMARY_KEY))
+    assert body["status"] == 202
+    topic = "provisiond/v1/dev-1/req/status/r3"
+    _, own = await service.ask(connection, topic, native_client.status_payload(body["operationId"]))
+    _, other = await service.ask(connection, topic, native_client.status_payload("5.guess"))
+    assert (own["status"], other["status"]) == (200, 404)
+
+
+async def test_a_native_connect_needs_a_client_id_that_is_a_registration_id():
+    service = Service()
+    attempt = ConnectAttempt(
+        connection_id="c", listener="local", remote_address="127.0.0.1", tls=False, client_id="dev-1"
+    )
+    connection = await service.pipeline.admit(attempt)
+    assert (connection.role, connection.claimed_id.text) == (Role.NATIVE, "dev-1")
+    with pytest.raises(ConnectRefused):
+        await service.pipeline.admit(replace(attempt, client_id="a/b"))

@@ -244,9 +244,14 @@ def _parse_register(connection: Connection, payload: bytes) -> RegisterRequest:
     )
 
 
-def recall_tpm(request: RegisterRequest, issued: IssuedChallenge | None) -> RegisterRequest:
-    """Give an answer that leaves its TPM's keys out those of the request that was challenged."""
-    if request.answer is None or request.evidence.tpm is not None or issued is None:
+def recall(request: RegisterRequest, issued: IssuedChallenge | None) -> RegisterRequest:
+    """Add to an answer the challenge that was taken out for it; one that leaves its TPM's keys out gets them back.
+
+    Raises:
+        MalformedRequest: the record is not of a register message on these topics.
+    """
+    request = replace(request, issued=issued)
+    if request.evidence.tpm is not None or issued is None or issued.protocol is not Role.DPS:
         return request
     return replace(request, evidence=replace(request.evidence, tpm=_parse_tpm(_parse_object(issued.request))))
 

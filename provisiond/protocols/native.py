@@ -16,10 +16,11 @@ from typing import Final, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from provisiond.errors import AttestationError, MalformedRequest
+from provisiond.errors import AttestationError, ConnectRefused, MalformedRequest
 from provisiond.model import (
     Answer,
     Challenge,
+    ConnectAttempt,
     Connection,
     Evidence,
     IssuedChallenge,
@@ -57,6 +58,31 @@ PAYLOAD_MAX_SIZE_BYTES: Final = 64 * 1024
 _PUBLIC_REASON_MAX_LENGTH: Final = 200
 
 _Body = TypeVar("_Body", bound=BaseModel)
+
+
+def is_native_user_name(user_name: str | None, client_id: str) -> bool:
+    """Whether a CONNECT is a native device's: without a user name, or with its registration id as one."""
+    return not user_name or user_name == client_id
+
+
+def admit(attempt: ConnectAttempt) -> Connection:
+    """Judge the CONNECT of a native device: its client id is its registration id; the messages prove it.
+
+    Raises:
+        ConnectRefused: the client id is no registration id.
+    """
+    try:
+        claimed_id = RegistrationId.parse(attempt.client_id)
+    except MalformedRequest as error:
+        raise ConnectRefused(f"client id: {error}") from error
+    return Connection(
+        connection_id=attempt.connection_id,
+        role=Role.NATIVE,
+        claimed_id=claimed_id,
+        listener=attempt.listener,
+        remote_address=attempt.remote_address,
+        unverified_chain=attempt.unverified_chain,
+    )
 
 
 def parse(message: Message, *, connection: Connection | None) -> Request:
@@ -217,15 +243,7 @@ def _answer(message: AnswerMessage) -> Answer:
 
 
 def _quote(quote: QuoteProof) -> QuoteEvidence:
-    return QuoteEvidence(
-        attest=quote.attest,
-        signature=quote.signature,
-        pcr_values={
-            (bank, int(index)): value
-            for bank, registers in quote.pcr_values.items()
-            for index, value in registers.items()
-        },
-    )
+    return QuoteEvidence(attest=quote.attest, signature=quote.signature, pcr_values=quote.pcr_values.by_slot())
 
 
 def _state(reply: Reply, registration_id: RegistrationId) -> dict[str, JSONValue] | None:

@@ -78,7 +78,7 @@ def issue(
     return IssuedChallenge(
         challenge=Challenge(
             challenge_id=challenge_id,
-            session_id=connection_id,
+            session_id=connection_id or challenge_id,
             attestation_type=attestation_type,
             nonce=entropy.token_bytes(_SECRET_SIZE_BYTES),
             expires_at=expires_at,

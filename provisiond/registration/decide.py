@@ -6,7 +6,9 @@ from hmac import compare_digest
 from typing import Final
 
 from provisiond.assignment.policies import Allocation, allocate
+from provisiond.attestation.tpm import parse_endorsement_key, parse_storage_root_key
 from provisiond.attestation.tpm_activation import activation_blob
+from provisiond.enrollment.match import presented_types
 from provisiond.enrollment.reprovision import stays, substatus_after
 from provisiond.errors import AllocationError, AttestationError, DeviceFault, NotFound, ServerFault
 from provisiond.model import (
@@ -24,6 +26,7 @@ from provisiond.model import (
     RegistrationStatus,
     Reply,
     ReprovisionPolicy,
+    Role,
     Trace,
     Verified,
 )
@@ -100,8 +103,14 @@ def decide_register(
 
 
 def decide_poll(request: PollRequest, facts: Facts, *, policy: RegistrationPolicy, context: Context) -> Decision:
-    """Decide a poll: the connection proves itself again, and the operation must be its own registration's newest."""
+    """Decide a poll: the connection proves itself again, and the operation must be its own registration's newest.
+
+    On native topics there may be nothing to prove with again; the operation id, which nobody can guess, is then what
+    shows who asks. It opens nothing but the registration's state, in which every secret is sealed to its device.
+    """
     trace = Trace()
+    if request.protocol is Role.NATIVE and not presented_types(request.evidence):
+        return _decide_bearer_poll(request, facts, policy=policy, context=context, trace=trace)
     claim = RegisterRequest(claimed_id=request.claimed_id, evidence=request.evidence, protocol=request.protocol)
     try:
         verified = _attest(claim, facts, policy=policy, context=context, trace=trace)
@@ -113,7 +122,7 @@ def decide_poll(request: PollRequest, facts: Facts, *, policy: RegistrationPolic
     if not verified.enrollment.enabled:
         return _disabled(verified, event="poll", context=context, trace=trace)
     return Decision(
-        reply=_report(registration, verified, policy=policy, context=context, immediate=True),
+        reply=_report(registration, request.claimed_id, policy=policy, context=context, immediate=True),
         outcome=Outcome(registration.status.value),
     )
 
@@ -155,6 +164,24 @@ def _attest(
         connection_id=context.connection_id,
         now=context.now,
         trace=trace,
+    )
+
+
+def _decide_bearer_poll(
+    request: PollRequest, facts: Facts, *, policy: RegistrationPolicy, context: Context, trace: Trace
+) -> Decision:
+    try:
+        registration = _own_operation(facts.registration, request.operation_id)
+    except NotFound as fault:
+        return refuse(fault, claimed_id=request.claimed_id, event="poll", context=context, trace=trace)
+    if facts.individual is not None and not facts.individual.enabled:
+        return Decision(
+            reply=Reply(status=200, status_text=RegistrationStatus.DISABLED, registration_id=request.claimed_id.text),
+            outcome=Outcome.DISABLED,
+        )
+    return Decision(
+        reply=_report(registration, request.claimed_id, policy=policy, context=context, immediate=True),
+        outcome=Outcome(registration.status.value),
     )
 
 
@@ -298,7 +325,9 @@ def _settle(
 ) -> Decision:
     outcome = Outcome(registration.status.value)
     return Decision(
-        reply=_report(registration, verified, policy=policy, context=context, immediate=context.immediate),
+        reply=_report(
+            registration, verified.registration_id, policy=policy, context=context, immediate=context.immediate
+        ),
         outcome=outcome,
         registration=write,
         expected_version=expected_version,
@@ -316,10 +345,15 @@ def _own_operation(registration: Registration | None, operation_id: str) -> Regi
 
 
 def _report(
-    registration: Registration, verified: Verified, *, policy: RegistrationPolicy, context: Context, immediate: bool
+    registration: Registration,
+    claimed_id: RegistrationId,
+    *,
+    policy: RegistrationPolicy,
+    context: Context,
+    immediate: bool,
 ) -> Reply:
     """What a device hears of its registration. A first answer that is not `immediate` is 202 whatever is true."""
-    spelt = verified.registration_id.text
+    spelt = claimed_id.text
     if registration.status is RegistrationStatus.ASSIGNING or not immediate:
         return Reply(
             status=202,
@@ -334,17 +368,17 @@ def _report(
         status_text=registration.status,
         # The device reads its own spelling back.
         registration=replace(registration, registration_id=spelt),
-        authentication_key=_seal_hub_key(registration, verified, context),
+        authentication_key=_seal_hub_key(registration, context),
     )
 
 
-def _seal_hub_key(registration: Registration, verified: Verified, context: Context) -> bytes | None:
-    if verified.tpm is None or registration.hub_key is None:
+def _seal_hub_key(registration: Registration, context: Context) -> bytes | None:
+    """Sealed to the keys that were recorded when the TPM proved itself."""
+    if registration.hub_key is None or registration.endorsement_key is None or registration.storage_root_key is None:
         return None
-    keys = tpm_claim.read_keys(verified.tpm, Trace())
     return activation_blob(
-        endorsement_key=keys.endorsement,
-        storage_root_key=keys.storage_root,
+        endorsement_key=parse_endorsement_key(registration.endorsement_key),
+        storage_root_key=parse_storage_root_key(registration.storage_root_key),
         key=registration.hub_key,
         entropy=context.entropy,
     )
