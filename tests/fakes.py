@@ -65,9 +65,10 @@ class EchoGatekeeper:
 
     async def until(self, condition: Callable[[], object]) -> None:
         """Wait until `condition` holds; it is looked at whenever something was noted."""
-        while not condition():
-            self._changed.clear()
-            await self._changed.wait()
+        async with asyncio.timeout(10):
+            while not condition():
+                self._changed.clear()
+                await self._changed.wait()
 
     def _note(self, where: list, what: object) -> None:
         where.append(what)

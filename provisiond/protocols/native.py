@@ -125,6 +125,7 @@ def parse(message: Message, *, connection: Connection | None) -> Request:
                 claimed_id=topic.claimed_id,
                 evidence=Evidence(unverified_chain=proved_chain, possession=_possession(proved_chain, proved_chain)),
                 operation_id=_parse_body(StatusMessage, message.payload).operation_id,
+                protocol=Role.NATIVE,
             )
 
 

@@ -90,6 +90,8 @@ def attest(
     Raises:
         AttestationError: nothing proves it. An unknown id costs what a wrong key costs.
     """
+    if request.answer is not None and request.issued is None:
+        raise challenge.missing()
     if not presented_types(request.evidence):
         raise AttestationError("neither a certificate, a token nor a TPM was presented", finding="no-evidence")
     claim = match(facts, request.evidence, allowed=policy.allowed, trace=trace)

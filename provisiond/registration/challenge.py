@@ -92,6 +92,11 @@ def issue(
     )
 
 
+def missing() -> AttestationError:
+    """The error for an answer to nothing: answered already, replaced by a newer one, or never made."""
+    return AttestationError("no such challenge is outstanding", finding="challenge-missing")
+
+
 def check_bound(
     request: RegisterRequest, *, attestation_type: AttestationType, connection_id: str, now: datetime, trace: Trace
 ) -> tuple[Answer, IssuedChallenge]:
@@ -103,9 +108,7 @@ def check_bound(
     """
     issued, answer = request.issued, request.answer
     if issued is None or answer is None:
-        raise AttestationError(
-            "no challenge is outstanding: answered already, expired or never made", finding="challenge-missing"
-        )
+        raise missing()
     told = issued.challenge
     for holds, finding, reason in (
         (issued.registration_key == request.claimed_id.key, "challenge-other-registration", "was made for another id"),

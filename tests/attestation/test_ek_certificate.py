@@ -225,7 +225,7 @@ def test_a_vulnerable_key_is_refused_however_well_certified():
 
 def test_a_symmetric_key_has_no_certificate():
     symmetric = dataclasses.replace(
-        endorsement_key, key=None, template=dataclasses.replace(endorsement_key.template, curve=None)
+        endorsement_key, point=None, template=dataclasses.replace(endorsement_key.template, curve=None)
     )
     with pytest.raises(AttestationError) as caught:
         verify_ek_certificate(

@@ -7,7 +7,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from provisiond.attestation.tpm import parse_endorsement_key
 from provisiond.attestation.tpm_algorithms import HASHES_BY_NAME
 from provisiond.attestation.tpm_credential import (
-    SeedLabel,
+    DUPLICATE,
+    IDENTITY,
     agree_seed,
     kdfa,
     kdfe,
@@ -76,7 +77,7 @@ def test_a_credential_is_the_one_that_a_tpm_activated(vector):
 @pytest.mark.parametrize("vector", [v for v in section("make_credential") if "ephemeral_private" in v.values[0]])
 def test_an_agreed_seed_is_the_one_that_a_tpm_agreed_on(vector):
     endorsement_key = parse_endorsement_key(octets(vector, "ek_tpm2b_public"))
-    agreed = agree_seed(endorsement_key, SeedLabel.IDENTITY, ephemeral_of(vector, endorsement_key))
+    agreed = agree_seed(endorsement_key, IDENTITY, ephemeral_of(vector, endorsement_key))
     assert agreed.seed == octets(vector, "derived_seed")
     assert agreed.encrypted_secret == octets(vector, "encrypted_secret_tpm2b")
 
@@ -90,7 +91,7 @@ def test_a_seed_under_rsa_travels_as_a_tpm_took_it(vector):
         octets(vector, "seed"),
         octets(vector, "oaep_seed"),
         endorsement_key.name_hash,
-        SeedLabel.IDENTITY.value,
+        IDENTITY.octets,
         size_bytes,
     )
     numbers = endorsement_key.key.public_numbers()
@@ -126,7 +127,7 @@ def test_a_credential_for_another_name_does_not_open(vector):
 @pytest.mark.parametrize("vector", section("software_ek"))
 def test_seeds_for_identity_and_duplicate_do_not_mix(vector):
     private_key, public = software_key(vector)
-    transported = transport_seed(public, SeedLabel.DUPLICATE, CountingEntropy())
+    transported = transport_seed(public, DUPLICATE, CountingEntropy())
     assert open_seed(private_key, public, b"DUPLICATE\0", transported.encrypted_secret) == transported.seed
     try:
         assert open_seed(private_key, public, b"IDENTITY\0", transported.encrypted_secret) != transported.seed
@@ -160,12 +161,12 @@ def test_a_key_that_stores_nothing_seals_nothing():
 def test_only_asymmetric_keys_take_seeds():
     symmetric = hmac_key(b"key", seed_value=bytes(32)).public
     with pytest.raises(ValueError, match="RSA or ECC"):
-        transport_seed(symmetric, SeedLabel.IDENTITY, CountingEntropy())
+        transport_seed(symmetric, IDENTITY, CountingEntropy())
     with pytest.raises(ValueError, match="not an ECC key"):
-        agree_seed(symmetric, SeedLabel.IDENTITY, ec.generate_private_key(ec.SECP256R1()))
+        agree_seed(symmetric, IDENTITY, ec.generate_private_key(ec.SECP256R1()))
 
 
 def test_a_seed_does_not_show_in_a_representation():
     _, public = software_key(load()["software_ek"][0])
-    transported = transport_seed(public, SeedLabel.IDENTITY, ScriptedEntropy(b"\xaa" * 32))
+    transported = transport_seed(public, IDENTITY, ScriptedEntropy(b"\xaa" * 32))
     assert repr(b"\xaa" * 32) not in repr(transported)

@@ -5,7 +5,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from provisiond.attestation.tpm_algorithms import SHA256, SHA384, ObjectAttributes
-from provisiond.attestation.tpm_credential import SeedLabel, agree_seed, kdfa
+from provisiond.attestation.tpm_credential import DUPLICATE, agree_seed, kdfa
 from provisiond.attestation.tpm_duplication import HMAC_KEY_ATTRIBUTES, duplicate, hmac_key, seal_duplicate
 from provisiond.attestation.tpm_structures import parse_public
 from tests.attestation.software_tpm import CountingEntropy, encode_oaep, import_object
@@ -57,13 +57,13 @@ def test_a_duplicates_seed_travels_as_a_tpm_took_it(vector):
     parent = parse_public(octets(vector, "parent_tpm2b_public"))
     if "ephemeral_private" in vector:
         ephemeral_key = ec.derive_private_key(int(vector["ephemeral_private"], 16), parent.template.curve.primitive)
-        agreed = agree_seed(parent, SeedLabel.DUPLICATE, ephemeral_key)
+        agreed = agree_seed(parent, DUPLICATE, ephemeral_key)
         assert agreed.seed == octets(vector, "derived_seed")
         assert agreed.encrypted_secret == octets(vector, "in_sym_seed_tpm2b")
         return
     size_bytes = parent.template.key_bits // 8
     message = encode_oaep(
-        octets(vector, "seed"), octets(vector, "oaep_seed"), parent.name_hash, SeedLabel.DUPLICATE.value, size_bytes
+        octets(vector, "seed"), octets(vector, "oaep_seed"), parent.name_hash, DUPLICATE.octets, size_bytes
     )
     numbers = parent.key.public_numbers()
     cipher = pow(int.from_bytes(message, "big"), numbers.e, numbers.n).to_bytes(size_bytes, "big")

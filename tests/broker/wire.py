@@ -115,6 +115,13 @@ def client_tls(*, cafile=None, certificate=None, key=None, maximum=None) -> ssl.
     return context
 
 
+async def until(condition) -> None:
+    """Turn the event loop until `condition` holds: for what happens inside the broker without an event to wait for."""
+    async with asyncio.timeout(DEADLINE_S):
+        while not condition():  # noqa: ASYNC110 - see above
+            await asyncio.sleep(0)
+
+
 class RawClient:
     """One connection; everything it waits for has a deadline."""
 
@@ -164,5 +171,4 @@ async def open_client(address, tls: ssl.SSLContext | None = None):
         yield RawClient(reader, writer)
     finally:
         writer.transport.abort()
-        while socket.fileno() != -1:  # a transport closes its socket in the next turns of the loop
-            await asyncio.sleep(0)
+        await until(lambda: socket.fileno() == -1)
