@@ -66,7 +66,7 @@ CertificateChain = Annotated[
 TpmPublicOctets = Annotated[bytes, Base64(TPM_PUBLIC_MAX_SIZE_BYTES)]
 PcrBank = Literal["sha256", "sha384", "sha512"]
 PcrIndex = Annotated[str, StringConstraints(pattern=_PCR_INDEX)]
-PcrValue = Annotated[bytes, Base64(64, 32)]
+_PCR_VALUES: Final = Field(default=None, max_length=PCR_COUNT)
 
 
 # --- register --------------------------------------------------------------------------------------------------------
@@ -141,12 +141,25 @@ class MacProof(_Request):
     mac: Annotated[bytes, Base64(MAC_SIZE_BYTES, MAC_SIZE_BYTES)]
 
 
+class PcrValues(_Request):
+    """What registers hold, by bank and index; each value is as long as its bank's digests."""
+
+    sha256: dict[PcrIndex, Annotated[bytes, Base64(32, 32)]] | None = _PCR_VALUES
+    sha384: dict[PcrIndex, Annotated[bytes, Base64(48, 48)]] | None = _PCR_VALUES
+    sha512: dict[PcrIndex, Annotated[bytes, Base64(64, 64)]] | None = _PCR_VALUES
+
+    def by_slot(self) -> dict[tuple[str, int], bytes]:
+        """The values by bank and index."""
+        banks = (("sha256", self.sha256), ("sha384", self.sha384), ("sha512", self.sha512))
+        return {(bank, int(index)): value for bank, values in banks for index, value in (values or {}).items()}
+
+
 class QuoteProof(_Request):
-    """TPM2_Quote: TPMS_ATTEST, TPMT_SIGNATURE, and what the registers hold by bank and index."""
+    """TPM2_Quote: TPMS_ATTEST, TPMT_SIGNATURE, and what the registers hold."""
 
     attest: Annotated[bytes, Base64(ATTEST_MAX_SIZE_BYTES)]
     signature: Annotated[bytes, Base64(TPM_SIGNATURE_MAX_SIZE_BYTES)]
-    pcr_values: dict[PcrBank, Annotated[dict[PcrIndex, PcrValue], Field(max_length=PCR_COUNT)]]
+    pcr_values: PcrValues
 
 
 class TpmProof(_Request):
