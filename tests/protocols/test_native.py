@@ -338,7 +338,7 @@ def test_an_answer_to_a_challenge_of_other_topics_has_no_evidence():
 def test_a_status_request_names_its_operation():
     request = parse("status", {"operationId": "5.a.b"}, connection=connected(LEAF.chain))
     evidence = Evidence(unverified_chain=LEAF.chain, possession=Possession.TLS)
-    assert request == PollRequest(claimed_id=ID, evidence=evidence, operation_id="5.a.b")
+    assert request == PollRequest(claimed_id=ID, evidence=evidence, operation_id="5.a.b", protocol=Role.NATIVE)
     assert parse("status", {"operationId": "5.a.b"}).evidence == Evidence()
 
 
