@@ -310,13 +310,17 @@ class ClientConnection(asyncio.BufferedProtocol, ReaderAdapter, WriterAdapter):
         if not self._has_arrived:
             self.shut()
 
-    def shut(self) -> None:
-        """Send what is written, then close; what does not leave within `close_timeout_s` is cut."""
+    def shut(self, *, says_goodbye: bool = True) -> None:
+        """Send what is written, then close; what does not leave within `close_timeout_s` is cut.
+
+        Args:
+            says_goodbye: send a TLS close_notify; not worth a record to a client that has just said DISCONNECT.
+        """
         self._end()
         transport = self._transport
         if transport is None or transport.is_closing():
             return
-        if self._tls is not None:
+        if self._tls is not None and says_goodbye:
             self._send(self._tls.close())
         transport.close()
         if self._timer is not None:
@@ -331,12 +335,15 @@ class ClientConnection(asyncio.BufferedProtocol, ReaderAdapter, WriterAdapter):
 
     # --- watchdog -----------------------------------------------------------------------------------------------------
 
-    def set_watch(self, watch: Watch, at: float) -> None:
-        """From now on `watch` decides how long the connection lives; it is first asked by `at` (monotonic seconds)."""
+    def set_watch(self, watch: Watch) -> None:
+        """From now on `watch` decides how long the connection lives."""
+        if self.is_closing:
+            return
         self._watch = watch
-        if self._timer is None or self._timer.when() > at:
-            if self._timer is not None:
-                self._timer.cancel()
+        at = watch(self._loop.time())
+        # The timer that is running is kept when it comes early enough: it will only be told to look again later.
+        if self._timer is not None and at is not None and at < self._timer.when():
+            self._timer.cancel()
             self._timer = self._loop.call_at(at, self._look)
 
     def _look(self) -> None:

@@ -206,6 +206,7 @@ class EmbeddedBroker(Broker):
         try:
             client.write(packets.encode_connack(_ACCEPTED))
             await handler.start()
+            client.shut(says_goodbye=False)
         finally:
             self._leave(connection)
             client.shut()

@@ -65,7 +65,7 @@ class DeviceHandler(BrokerProtocolHandler):
         self._granted: dict[str, int] = {}
         self._is_busy = False
         self._asked_at = client.last_received_at
-        client.set_watch(self._watch, self._asked_at + self._patience_s)
+        client.set_watch(self._watch)
 
     # --- receiving ----------------------------------------------------------------------------------------------------
 

@@ -2,8 +2,8 @@
 
 import asyncio
 import logging
-import os
 import socket
+from pathlib import Path
 
 import aiomqtt
 import pytest
@@ -252,7 +252,7 @@ async def test_an_aiomqtt_client_is_served_over_mutual_tls(edge, server_ca, tmp_
 
 
 def open_files():
-    return set(os.listdir("/proc/self/fd"))
+    return {path.name for path in Path("/proc/self/fd").iterdir()}
 
 
 async def test_nothing_is_left_of_any_client_however_it_ended(make_edge, tmp_path):
