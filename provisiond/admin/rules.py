@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from provisiond.attestation.certificate import parse_certificate
 from provisiond.attestation.tpm import parse_endorsement_key, parse_storage_root_key
+from provisiond.attestation.tpm_pcr_policy import parse_pcr_policy
 from provisiond.attestation.x509 import check_enrollable_ca_certificate, check_enrollable_client_certificate
 from provisiond.errors import AttestationError, InvalidArgument, MalformedRequest
 from provisiond.model import (
@@ -30,6 +31,9 @@ from provisiond.model import (
 
 KEY_MIN_SIZE_BYTES: Final = 16
 KEY_MAX_SIZE_BYTES: Final = 64
+ALLOWED_IDS_MAX: Final = 10_000
+"""Every registration by a TPM group looks through its list; 10,000 take 0.1 ms and 0.5 MB."""
+
 TWIN_MAX_SIZE_BYTES: Final = 32 * 1024
 """Of the tags and of the desired properties, each as JSON: what Azure IoT Hub keeps of desired properties."""
 
@@ -130,8 +134,13 @@ def _check_keys(material: SymmetricKeyMaterial) -> None:
 
 
 def _check_tpm(kind: EnrollmentKind, material: TpmMaterial) -> None:
+    if material.pcr_policy is not None:
+        parse_pcr_policy(material.pcr_policy)
     if kind is EnrollmentKind.GROUP:
-        raise InvalidArgument("TPM groups are not in this version; enroll each endorsement key by itself")
+        _check_tpm_group(material)
+        return
+    if material.allowed_ids:
+        raise InvalidArgument("allowed ids: only an enrollment group has them; an enrollment is for its own id")
     if material.endorsement_key is None:
         raise InvalidArgument("endorsement key: there is none; the device prints it")
     try:
@@ -140,6 +149,18 @@ def _check_tpm(kind: EnrollmentKind, material: TpmMaterial) -> None:
             parse_storage_root_key(material.storage_root_key)
     except (AttestationError, MalformedRequest) as error:
         raise InvalidArgument(f"endorsement key or storage root key: {error}") from error
+
+
+def _check_tpm_group(material: TpmMaterial) -> None:
+    if material.endorsement_key is not None or material.storage_root_key is not None:
+        raise InvalidArgument("an enrollment group has no endorsement key: its TPMs' makers certify theirs")
+    if len(material.allowed_ids) > ALLOWED_IDS_MAX:
+        raise InvalidArgument(f"allowed ids: {len(material.allowed_ids)}; a group may have {ALLOWED_IDS_MAX}")
+    for allowed in material.allowed_ids:
+        try:
+            check_id(EnrollmentKind.INDIVIDUAL, allowed)
+        except InvalidArgument as error:
+            raise InvalidArgument(f"allowed ids: {error}") from error
 
 
 def _check_allocation(enrollment: Enrollment, hubs: Sequence[Hub]) -> None:

@@ -16,6 +16,7 @@ from provisiond.model import (
     Registration,
     RegistrationStatus,
     SymmetricKeyMaterial,
+    TpmMaterial,
 )
 from provisiond.ports import AdminStore, Clock, Entropy
 from provisiond.protocols.service_api import format_etag
@@ -60,7 +61,7 @@ class Admin:
         """
         now = self._clock.now()
         enrollment = dataclasses.replace(
-            self._with_keys(enrollment), etag=self._new_etag(), created_at=now, updated_at=now
+            self._completed(enrollment), etag=self._new_etag(), created_at=now, updated_at=now
         )
         check_enrollment(enrollment, hubs=self._hubs, now=now)
         await self._refuse_shared_ca(enrollment)
@@ -113,7 +114,7 @@ class Admin:
             raise EtagMismatch(f"{enrollment_id} has changed: its etag is {current.etag} now")
         now = self._clock.now()
         changed = dataclasses.replace(
-            self._with_keys(change(current)),
+            self._completed(change(current)),
             kind=kind,
             id=current.id,
             etag=self._new_etag(),
@@ -212,15 +213,19 @@ class Admin:
 
     # --- what they share ---------------------------------------------------------------------------------------------
 
-    def _with_keys(self, enrollment: Enrollment) -> Enrollment:
+    def _completed(self, enrollment: Enrollment) -> Enrollment:
+        """With the keys that were left out, and with ids as they are compared."""
         material = enrollment.attestation
-        if not isinstance(material, SymmetricKeyMaterial):
-            return enrollment
-        keys = SymmetricKeyMaterial(
-            primary_key=material.primary_key or self._entropy.token_bytes(KEY_MAX_SIZE_BYTES),
-            secondary_key=material.secondary_key or self._entropy.token_bytes(KEY_MAX_SIZE_BYTES),
-        )
-        return dataclasses.replace(enrollment, attestation=keys)
+        if isinstance(material, SymmetricKeyMaterial):
+            keys = SymmetricKeyMaterial(
+                primary_key=material.primary_key or self._entropy.token_bytes(KEY_MAX_SIZE_BYTES),
+                secondary_key=material.secondary_key or self._entropy.token_bytes(KEY_MAX_SIZE_BYTES),
+            )
+            return dataclasses.replace(enrollment, attestation=keys)
+        if isinstance(material, TpmMaterial):
+            allowed_ids = tuple(dict.fromkeys(allowed.lower() for allowed in material.allowed_ids))
+            return dataclasses.replace(enrollment, attestation=dataclasses.replace(material, allowed_ids=allowed_ids))
+        return enrollment
 
     async def _refuse_shared_ca(self, enrollment: Enrollment) -> None:
         """One CA in two groups would leave open which of them decides."""

@@ -21,15 +21,17 @@ from provisiond.cli.enrollment_flags import (
     InitialTwinProperties,
     InitialTwinTags,
     IotHubs,
+    PcrPolicyOption,
     PrimaryKeyFile,
     ProvisioningStatusOption,
     ReprovisionPolicyOption,
     SecondaryCertificatePath,
     SecondaryKeyFile,
     ShowKeys,
+    StorageRootKey,
 )
 from provisiond.cli.output import Output, print_text
-from provisiond.cli.secret_files import read_endorsement_key
+from provisiond.cli.secret_files import read_tpm_public
 from provisiond.cli.session import Config
 from provisiond.model import EnrollmentKind, ProvisioningStatus
 
@@ -56,6 +58,8 @@ def create(
     certificate_path: CertificatePath = None,
     secondary_certificate_path: SecondaryCertificatePath = None,
     endorsement_key: EndorsementKey = None,
+    storage_root_key: StorageRootKey = None,
+    pcr_policy: PcrPolicyOption = None,
     primary_key_file: PrimaryKeyFile = None,
     secondary_key_file: SecondaryKeyFile = None,
     device_id: DeviceId = None,
@@ -76,6 +80,8 @@ def create(
         certificate_path=certificate_path,
         secondary_certificate_path=secondary_certificate_path,
         endorsement_key=endorsement_key,
+        storage_root_key=storage_root_key,
+        pcr_policy=pcr_policy,
         primary_key_file=primary_key_file,
         secondary_key_file=secondary_key_file,
         device_id=device_id,
@@ -88,7 +94,7 @@ def create(
         edge_enabled=edge_enabled,
     )
     if registration_id is None and id_option is None and endorsement_key is not None:
-        registration_id = derive_registration_id(read_endorsement_key(endorsement_key))
+        registration_id = derive_registration_id(read_tpm_public(endorsement_key, "--endorsement-key"))
     chosen = choose_id(registration_id, id_option, _WHAT)
     asyncio.run(enrolled_records.create(config, _KIND, chosen, flags, show_keys=show_keys, output=output))
 
@@ -125,6 +131,8 @@ def update(
         bool, typer.Option("--remove-secondary-certificate", "--rsc", help="x509: at the end of a roll-over.")
     ] = False,
     endorsement_key: EndorsementKey = None,
+    storage_root_key: StorageRootKey = None,
+    pcr_policy: PcrPolicyOption = None,
     primary_key_file: PrimaryKeyFile = None,
     secondary_key_file: SecondaryKeyFile = None,
     regenerate_primary_key: Annotated[
@@ -146,13 +154,15 @@ def update(
     output: Output = None,
     config: Config = None,
 ) -> None:
-    """Change what is given and leave the rest. An empty --device-id or --iot-hubs takes it away."""
+    """Change what is given and leave the rest. An empty --device-id, --iot-hubs or --pcr-policy takes it away."""
     flags = EnrollmentFlags(
         attestation_type=attestation_type,
         certificate_path=certificate_path,
         secondary_certificate_path=secondary_certificate_path,
         remove_secondary_certificate=remove_secondary_certificate,
         endorsement_key=endorsement_key,
+        storage_root_key=storage_root_key,
+        pcr_policy=pcr_policy,
         primary_key_file=primary_key_file,
         secondary_key_file=secondary_key_file,
         regenerate_primary_key=regenerate_primary_key,

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from provisiond.cli.secret_files import STDIN, read_certificate, read_endorsement_key, read_key, read_object
+from provisiond.cli.secret_files import STDIN, read_certificate, read_key, read_lines, read_object, read_tpm_public
 from provisiond.enrollment.reprovision import POLICIES
 from provisiond.errors import InvalidArgument
 from provisiond.model import (
@@ -72,6 +72,35 @@ EndorsementKey = Annotated[
     str | None,
     typer.Option(
         "--endorsement-key", "--ek", metavar="BASE64|FILE", help="tpm: the endorsement key.", rich_help_panel=_TRUST
+    ),
+]
+StorageRootKey = Annotated[
+    str | None,
+    typer.Option(
+        "--storage-root-key",
+        "--srk",
+        metavar="BASE64|FILE",
+        help="tpm: the storage root key; recorded when the device first registers, if left out.",
+        rich_help_panel=_TRUST,
+    ),
+]
+AllowedIds = Annotated[
+    str | None,
+    typer.Option(
+        "--allowed-ids",
+        metavar="FILE|-",
+        help="tpm: registration ids that the group's TPMs may claim, one a line; without, each TPM has the id derived "
+        "from its endorsement key.",
+        rich_help_panel=_TRUST,
+    ),
+]
+PcrPolicyOption = Annotated[
+    str | None,
+    typer.Option(
+        "--pcr-policy",
+        metavar="JSON|FILE",
+        help="tpm: in which state the platform must be; needs the native protocol.",
+        rich_help_panel=_TRUST,
     ),
 ]
 PrimaryKeyFile = Annotated[
@@ -167,6 +196,9 @@ class EnrollmentFlags:
     secondary_certificate_path: Path | None = None
     remove_secondary_certificate: bool = False
     endorsement_key: str | None = None
+    storage_root_key: str | None = None
+    allowed_ids: str | None = None
+    pcr_policy: str | None = None
     primary_key_file: Path | None = None
     secondary_key_file: Path | None = None
     regenerate_primary_key: bool = False
@@ -192,7 +224,9 @@ def new_enrollment(kind: EnrollmentKind, enrollment_id: str, flags: EnrollmentFl
         InvalidArgument: flags that do not belong together, or files that hold something else.
         OSError: a file cannot be read.
     """
-    bare = Enrollment(kind=kind, id=enrollment_id, attestation=_new_attestation(flags), created_at=now, updated_at=now)
+    bare = Enrollment(
+        kind=kind, id=enrollment_id, attestation=_new_attestation(kind, flags), created_at=now, updated_at=now
+    )
     return _with_options(bare, flags)
 
 
@@ -200,7 +234,9 @@ def changed_enrollment(enrollment: Enrollment, flags: EnrollmentFlags) -> Enroll
     """The enrollment with the given flags in the place of what it had; raises as `new_enrollment`."""
     kind = _attestation_type(flags)
     if kind is not None and kind is not enrollment.attestation_type:
-        return _with_options(dataclasses.replace(enrollment, attestation=_new_attestation(flags)), flags)
+        return _with_options(
+            dataclasses.replace(enrollment, attestation=_new_attestation(enrollment.kind, flags)), flags
+        )
     attestation = _changed_attestation(enrollment.attestation, flags)
     return _with_options(dataclasses.replace(enrollment, attestation=attestation), flags)
 
@@ -217,11 +253,11 @@ def _attestation_type(flags: EnrollmentFlags) -> AttestationType | None:
         InvalidArgument: they speak of several.
     """
     given = {
-        AttestationType.X509: flags.certificate_path or flags.secondary_certificate_path,
-        AttestationType.TPM: flags.endorsement_key,
-        AttestationType.SYMMETRIC_KEY: flags.primary_key_file or flags.secondary_key_file,
+        AttestationType.X509: (flags.certificate_path, flags.secondary_certificate_path),
+        AttestationType.TPM: (flags.endorsement_key, flags.storage_root_key, flags.allowed_ids, flags.pcr_policy),
+        AttestationType.SYMMETRIC_KEY: (flags.primary_key_file, flags.secondary_key_file),
     }
-    kinds = {kind for kind, value in given.items() if value is not None}
+    kinds = {kind for kind, values in given.items() if any(value is not None for value in values)}
     kinds |= {flags.attestation_type} if flags.attestation_type else set()
     if len(kinds) > 1:
         names = " and ".join(sorted(kinds))
@@ -229,16 +265,16 @@ def _attestation_type(flags: EnrollmentFlags) -> AttestationType | None:
     return next(iter(kinds), None)
 
 
-def _new_attestation(flags: EnrollmentFlags) -> AttestationMaterial:
+def _new_attestation(kind: EnrollmentKind, flags: EnrollmentFlags) -> AttestationMaterial:
     match _attestation_type(flags):
         case AttestationType.X509:
             if flags.certificate_path is None:
                 raise InvalidArgument("attestation type x509 needs --certificate-path")
             return _with_certificates(X509Material(primary_der=b""), flags)
         case AttestationType.TPM:
-            if flags.endorsement_key is None:
+            if kind is EnrollmentKind.INDIVIDUAL and flags.endorsement_key is None:
                 raise InvalidArgument("attestation type tpm needs --endorsement-key")
-            return TpmMaterial(endorsement_key=read_endorsement_key(flags.endorsement_key))
+            return _with_tpm(TpmMaterial(), flags)
         case AttestationType.SYMMETRIC_KEY:
             return _with_keys(SymmetricKeyMaterial(primary_key=b"", secondary_key=b""), flags)
         case None:
@@ -252,7 +288,7 @@ def _changed_attestation(material: AttestationMaterial, flags: EnrollmentFlags) 
         case SymmetricKeyMaterial():
             changed = _with_keys(material, flags)
         case TpmMaterial():
-            changed = _with_endorsement_key(material, flags)
+            changed = _with_tpm(material, flags)
     is_x509 = isinstance(material, X509Material)
     is_keyed = isinstance(material, SymmetricKeyMaterial)
     if (flags.remove_secondary_certificate and not is_x509) or (
@@ -285,13 +321,20 @@ def _with_keys(material: SymmetricKeyMaterial, flags: EnrollmentFlags) -> Symmet
     )
 
 
-def _with_endorsement_key(material: TpmMaterial, flags: EnrollmentFlags) -> TpmMaterial:
-    if flags.endorsement_key is None:
-        return material
-    key = read_endorsement_key(flags.endorsement_key)
-    # Another TPM has another storage root key: it is recorded anew at first use.
-    kept = material.storage_root_key if key == material.endorsement_key else None
-    return dataclasses.replace(material, endorsement_key=key, storage_root_key=kept)
+def _with_tpm(material: TpmMaterial, flags: EnrollmentFlags) -> TpmMaterial:
+    """Empty values take away what is there."""
+    changes: dict[str, Any] = {}
+    if flags.endorsement_key is not None:
+        changes["endorsement_key"] = read_tpm_public(flags.endorsement_key, "--endorsement-key")
+        if changes["endorsement_key"] != material.endorsement_key:
+            changes["storage_root_key"] = None  # another TPM has another one: it is recorded anew at first use
+    if flags.storage_root_key is not None:
+        changes["storage_root_key"] = read_tpm_public(flags.storage_root_key, "--storage-root-key") or None
+    if flags.allowed_ids is not None:
+        changes["allowed_ids"] = read_lines(Path(flags.allowed_ids)) if flags.allowed_ids else ()
+    if flags.pcr_policy is not None:
+        changes["pcr_policy"] = read_object(flags.pcr_policy, "--pcr-policy") if flags.pcr_policy else None
+    return dataclasses.replace(material, **changes)
 
 
 def _with_options(enrollment: Enrollment, flags: EnrollmentFlags) -> Enrollment:

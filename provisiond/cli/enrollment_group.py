@@ -1,4 +1,4 @@
-"""`provisiond enrollment-group`: every device that a CA or a key vouches for."""
+"""`provisiond enrollment-group`: every device that a CA, a key or the maker of its TPM vouches for."""
 
 import asyncio
 from pathlib import Path
@@ -10,6 +10,7 @@ from provisiond.cli import enrolled_records
 from provisiond.cli.enrolled_records import PAGE, After, Top, Yes, choose_id
 from provisiond.cli.enrollment_flags import (
     AllocationPolicyOption,
+    AllowedIds,
     AttestationTypeOption,
     CertificatePath,
     EdgeEnabled,
@@ -18,6 +19,7 @@ from provisiond.cli.enrollment_flags import (
     InitialTwinProperties,
     InitialTwinTags,
     IotHubs,
+    PcrPolicyOption,
     PrimaryKeyFile,
     ProvisioningStatusOption,
     ReprovisionPolicyOption,
@@ -51,6 +53,8 @@ def create(
     attestation_type: AttestationTypeOption = None,
     certificate_path: CertificatePath = None,
     secondary_certificate_path: SecondaryCertificatePath = None,
+    allowed_ids: AllowedIds = None,
+    pcr_policy: PcrPolicyOption = None,
     primary_key_file: PrimaryKeyFile = None,
     secondary_key_file: SecondaryKeyFile = None,
     allocation_policy: AllocationPolicyOption = None,
@@ -64,12 +68,18 @@ def create(
     output: Output = None,
     config: Config = None,
 ) -> None:
-    """Enroll every device of a CA or of a group key. Without a certificate it is a symmetric-key group, as with az."""
-    is_x509 = certificate_path is not None or secondary_certificate_path is not None
+    """Enroll every device of a CA, of a group key, or with a TPM of a maker that the configuration trusts.
+
+    With no word of certificates or TPMs it is a symmetric-key group, as with az.
+    """
+    told = (certificate_path, secondary_certificate_path, allowed_ids, pcr_policy)
+    is_keyed = all(value is None for value in told)
     flags = EnrollmentFlags(
-        attestation_type=attestation_type or (None if is_x509 else AttestationType.SYMMETRIC_KEY),
+        attestation_type=attestation_type or (AttestationType.SYMMETRIC_KEY if is_keyed else None),
         certificate_path=certificate_path,
         secondary_certificate_path=secondary_certificate_path,
+        allowed_ids=allowed_ids,
+        pcr_policy=pcr_policy,
         primary_key_file=primary_key_file,
         secondary_key_file=secondary_key_file,
         allocation_policy=allocation_policy,
@@ -117,6 +127,8 @@ def update(
     remove_secondary_certificate: Annotated[
         bool, typer.Option("--remove-secondary-certificate", "--rsc", help="x509: at the end of a roll-over.")
     ] = False,
+    allowed_ids: AllowedIds = None,
+    pcr_policy: PcrPolicyOption = None,
     primary_key_file: PrimaryKeyFile = None,
     secondary_key_file: SecondaryKeyFile = None,
     regenerate_primary_key: Annotated[
@@ -137,12 +149,14 @@ def update(
     output: Output = None,
     config: Config = None,
 ) -> None:
-    """Change what is given and leave the rest. An empty --iot-hubs takes it away."""
+    """Change what is given and leave the rest. An empty --iot-hubs, --allowed-ids or --pcr-policy takes it away."""
     flags = EnrollmentFlags(
         attestation_type=attestation_type,
         certificate_path=certificate_path,
         secondary_certificate_path=secondary_certificate_path,
         remove_secondary_certificate=remove_secondary_certificate,
+        allowed_ids=allowed_ids,
+        pcr_policy=pcr_policy,
         primary_key_file=primary_key_file,
         secondary_key_file=secondary_key_file,
         regenerate_primary_key=regenerate_primary_key,

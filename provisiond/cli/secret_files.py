@@ -40,11 +40,11 @@ def read_key(path: Path) -> bytes:
     return _decode(read_bytes(path), str(path))
 
 
-def read_endorsement_key(value: str) -> bytes:
-    """An endorsement key (TPM2B_PUBLIC) from base64, or from a file of base64 or of the octets.
+def read_tpm_public(value: str, option: str) -> bytes:
+    """A TPM key (TPM2B_PUBLIC) from base64, or from a file of base64 or of the octets.
 
     Raises:
-        InvalidArgument: it is neither.
+        InvalidArgument: it is neither; the message names the option.
         OSError: the file cannot be read.
     """
     path = Path(value)
@@ -53,7 +53,7 @@ def read_endorsement_key(value: str) -> bytes:
     except OSError:  # base64 is too long for a file name
         is_file = False
     if not is_file:
-        return _decode(value.encode(), "--endorsement-key, which is no file,")
+        return _decode(value.encode(), f"{option}, which is no file,")
     data = read_bytes(path)
     size_bytes = int.from_bytes(data[:2])
     return data if len(data) > 2 and len(data) == 2 + size_bytes else _decode(data, value)
@@ -76,6 +76,21 @@ def read_object(value: str, option: str) -> Mapping[str, Any]:
     if not isinstance(parsed, dict):
         raise InvalidArgument(f'{option}: not a JSON object, such as {{"site": "north"}}')
     return parsed
+
+
+def read_lines(path: Path) -> tuple[str, ...]:
+    """The lines of a text file without blank ones and comments (`#` to the end of the line).
+
+    Raises:
+        InvalidArgument: it is not text.
+        OSError: it cannot be read.
+    """
+    try:
+        text = read_bytes(path).decode()
+    except UnicodeDecodeError as error:
+        raise InvalidArgument(f"{path}: not text in UTF-8") from error
+    lines = (line.partition("#")[0].strip() for line in text.splitlines())
+    return tuple(line for line in lines if line)
 
 
 def read_bytes(path: Path) -> bytes:

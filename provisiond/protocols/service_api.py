@@ -62,7 +62,10 @@ def enrollment_to_json(
 
 
 def attestation_to_json(enrollment: Enrollment, *, show_keys: bool = False) -> dict[str, Any]:
-    """Write an AttestationMechanism: certificates as their `info`, keys only when `show_keys`."""
+    """Write an AttestationMechanism: certificates as their `info`, keys only when `show_keys`.
+
+    The `allowedIds` of a TPM group and the `pcrPolicy` are ours; Azure has neither.
+    """
     body: dict[str, Any] = {"type": enrollment.attestation_type.value}
     match enrollment.attestation:
         case X509Material() as material:
@@ -77,6 +80,10 @@ def attestation_to_json(enrollment: Enrollment, *, show_keys: bool = False) -> d
         case TpmMaterial() as material:
             keys = {"endorsementKey": material.endorsement_key, "storageRootKey": material.storage_root_key}
             body["tpm"] = {name: base64.b64encode(key).decode() for name, key in keys.items() if key}
+            if material.allowed_ids:
+                body["tpm"]["allowedIds"] = list(material.allowed_ids)
+            if material.pcr_policy is not None:
+                body["tpm"]["pcrPolicy"] = dict(material.pcr_policy)
     return body
 
 

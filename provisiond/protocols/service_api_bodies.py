@@ -68,8 +68,10 @@ class _SymmetricKey(_Body):
 
 
 class _Tpm(_Body):
-    endorsement_key: StrictStr
+    endorsement_key: StrictStr | None = None
     storage_root_key: StrictStr | None = None
+    allowed_ids: list[StrictStr] | None = None
+    pcr_policy: dict[str, Any] | None = None
 
 
 class _Attestation(_Body):
@@ -190,7 +192,7 @@ def _read_attestation(
             kept = current if isinstance(current, SymmetricKeyMaterial) else None
             return _read_symmetric_key(body.symmetric_key or _SymmetricKey(), kept)
         case AttestationType.TPM:
-            return _read_tpm(body.tpm)
+            return _read_tpm(kind, body.tpm or _Tpm())
 
 
 def _read_x509(kind: EnrollmentKind, body: _X509 | None, current: X509Material | None) -> X509Material:
@@ -233,15 +235,18 @@ def _read_symmetric_key(body: _SymmetricKey, current: SymmetricKeyMaterial | Non
     )
 
 
-def _read_tpm(body: _Tpm | None) -> TpmMaterial:
-    if body is None:
+def _read_tpm(kind: EnrollmentKind, body: _Tpm) -> TpmMaterial:
+    if kind is EnrollmentKind.INDIVIDUAL and not body.endorsement_key:
         raise InvalidArgument("attestation.tpm: there is no endorsementKey")
-    storage_root_key = body.storage_root_key
+
+    def read(name: str, text: str | None) -> bytes | None:
+        return _decode_base64(f"attestation.tpm.{name}", text) if text else None
+
     return TpmMaterial(
-        endorsement_key=_decode_base64("attestation.tpm.endorsementKey", body.endorsement_key),
-        storage_root_key=_decode_base64("attestation.tpm.storageRootKey", storage_root_key)
-        if storage_root_key
-        else None,
+        endorsement_key=read("endorsementKey", body.endorsement_key),
+        storage_root_key=read("storageRootKey", body.storage_root_key),
+        allowed_ids=tuple(body.allowed_ids or ()),
+        pcr_policy=body.pcr_policy,
     )
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from provisiond.admin.rules import ca_identities, check_enrollment
+from provisiond.admin.rules import ALLOWED_IDS_MAX, ca_identities, check_enrollment
 from provisiond.errors import InvalidArgument
 from provisiond.model import AllocationPolicy, InitialTwin, SymmetricKeyMaterial, TpmMaterial
 from tests.admin.conftest import HUBS
@@ -109,7 +109,21 @@ def test_an_endorsement_key_must_follow_its_template():
     assert "endorsement key" in refusal(individual("a", TpmMaterial(endorsement_key=storage)))
     assert "endorsement key" in refusal(individual("a", TpmMaterial()))
     assert "endorsement key" in refusal(individual("a", TpmMaterial(endorsement_key=b"\x00\x01\x02")))
-    assert "not in this version" in refusal(group("g", TpmMaterial()))
+    assert "allowed ids" in refusal(individual("a", TpmMaterial(endorsement_key=key, allowed_ids=("a",))))
+
+
+def test_a_tpm_group_has_no_keys_of_its_own_and_may_list_ids():
+    check(group("g", TpmMaterial()))
+    check(group("g", TpmMaterial(allowed_ids=("pump-1", "pump-2"))))
+    assert "makers certify" in refusal(group("g", TpmMaterial(endorsement_key=b"x")))
+    assert "allowed ids: registration id 'a b'" in refusal(group("g", TpmMaterial(allowed_ids=("a b",))))
+    too_many = tuple(f"pump-{number}" for number in range(ALLOWED_IDS_MAX + 1))
+    assert "10001; a group may have 10000" in refusal(group("g", TpmMaterial(allowed_ids=too_many)))
+
+
+def test_a_pcr_policy_is_judged_when_it_is_written():
+    check(group("g", TpmMaterial(pcr_policy={"pcrs": {"sha256": {"7": ["ab" * 32]}}})))
+    assert "pcrs.sha256.24" in refusal(group("g", TpmMaterial(pcr_policy={"pcrs": {"sha256": {"24": ["ab" * 32]}}})))
 
 
 def test_a_ca_is_known_by_its_name_and_its_key_in_whatever_certificate():

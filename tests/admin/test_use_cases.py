@@ -6,7 +6,7 @@ import pytest
 
 from provisiond.admin import Admin
 from provisiond.errors import AlreadyExists, EtagMismatch, InvalidArgument, RecordNotFound
-from provisiond.model import EnrollmentKind, ProvisioningStatus, SymmetricKeyMaterial, X509Material
+from provisiond.model import EnrollmentKind, ProvisioningStatus, SymmetricKeyMaterial, TpmMaterial, X509Material
 from provisiond.ports import Write
 from provisiond.system import SystemEntropy
 from tests.certificates import make_ca, make_leaf
@@ -30,6 +30,12 @@ async def test_missing_keys_are_generated_with_64_bytes_and_given_ones_stay(stor
     assert generated.primary_key != generated.secondary_key
     half = SymmetricKeyMaterial(primary_key=PRIMARY_KEY, secondary_key=b"")
     assert (await admin.create_enrollment(individual("b", half))).attestation.primary_key == PRIMARY_KEY
+
+
+async def test_the_ids_that_a_tpm_group_allows_are_kept_as_they_are_compared(admin):
+    await admin.create_enrollment(group("g", TpmMaterial(allowed_ids=("Pump-1", "pump-1", "pump-2"))))
+    found = await admin.get_enrollment(GROUP, "g")
+    assert found.attestation.allowed_ids == ("pump-1", "pump-2")
 
 
 async def test_an_id_is_enrolled_once_whatever_its_case(admin):

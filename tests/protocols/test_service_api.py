@@ -133,6 +133,8 @@ def test_a_registration_has_azures_names_and_no_nulls():
             ),
         ),
         (INDIVIDUAL, individual("a", TpmMaterial(endorsement_key=b"ek", storage_root_key=b"srk"))),
+        (GROUP, group("g", TpmMaterial())),
+        (GROUP, group("g", TpmMaterial(allowed_ids=("a", "b"), pcr_policy={"requireSafeClock": True}))),
     ],
 )
 def test_what_was_written_is_read_back(kind, enrollment):
