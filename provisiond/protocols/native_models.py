@@ -29,11 +29,20 @@ TEXT_MAX_LENGTH: Final = 128
 
 NONCE_SIZE_BYTES: Final = 32
 
+_MEMBERS_MAX: Final = 16  # no object has more than five
 _PCR_INDEX: Final = r"^(0|1?[1-9]|10|2[0-3])$"
 
 
 class _Request(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, alias_generator=to_camel)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_member_count(cls, members: Any) -> Any:
+        # Each unknown member costs an error report: thousands of them would cost more than all the rest.
+        if isinstance(members, dict) and len(members) > _MEMBERS_MAX:
+            raise PydanticCustomError("members", "more members than this object can have")
+        return members
 
 
 class _Response(BaseModel):

@@ -209,6 +209,13 @@ def test_a_payload_has_a_limit(operation):
     assert "65537 octets" in refused(operation, b'{"payload":"' + b"x" * (64 * 1024 + 1 - 14) + b'"}')
 
 
+def test_thousands_of_members_are_refused_at_once():
+    many = {str(number): 1 for number in range(5000)}
+    assert refused("register", many) == "body: more members than this object can have"
+    assert "more members" in refused("register", {"attestation": SYMMETRIC_KEY | {"symmetricKey": many}})
+    assert "more members" in refused("answer", {"challengeId": "c-1", "x509": SIGNED | many})
+
+
 def test_a_long_name_is_not_repeated_at_length():
     assert len(refused("register", {"attestation": SYMMETRIC_KEY, "x" * 5000: 1})) == 200
 
