@@ -8,6 +8,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from provisiond.admin import Admin
+from provisiond.admin.rules import check_id
 from provisiond.attestation.symmetric_key import derive_device_key
 from provisiond.cli.enrollment_flags import EnrollmentFlags, changed_enrollment, makes_keys, new_enrollment
 from provisiond.cli.output import OutputFormat, confirm, note, print_record, print_records, suggest
@@ -19,7 +20,6 @@ from provisiond.model import (
     Enrollment,
     EnrollmentKind,
     ProvisioningStatus,
-    RegistrationId,
     SymmetricKeyMaterial,
 )
 from provisiond.protocols.service_api import enrollment_to_json
@@ -179,12 +179,12 @@ async def compute_device_key(
         key_file: the group's key instead.
 
     Raises:
-        InvalidArgument: not exactly one of the two, or the group has no keys.
+        InvalidArgument: not exactly one of the two, an id that is none, or the group has no keys.
         RecordNotFound: there is no such group.
     """
     if (group_id is None) == (key_file is None):
         raise InvalidArgument("give the enrollment group, or --key-file")
-    RegistrationId.parse(registration_id)
+    check_id(EnrollmentKind.INDIVIDUAL, registration_id)
     if key_file is not None:
         group_key = read_key(key_file)
     else:

@@ -35,21 +35,21 @@ _NOUNS: Final = {
 _REPORTED_PACKAGES: Final = ("amqtt", "aiomqtt", "aiosqlite", "cryptography", "pyopenssl")
 
 
+class _Unloaded(TyperCommand):
+    """Stands for a noun whose module has not been imported."""
+
+
 class _Provisiond(TyperGroup):
     """The top of the command tree: loads nouns when they are used, and turns errors into exit codes."""
 
-    def list_commands(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]  # typer vendors its Context
-        return [*_NOUNS, *(name for name in super().list_commands(ctx) if name not in _NOUNS)]
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        for noun, summary in _NOUNS.items():
+            self.add_command(_Unloaded(noun, help=summary))
 
-    def get_command(self, ctx: typer.Context, cmd_name: str) -> Any:  # type: ignore[override]  # as above
-        loaded = super().get_command(ctx, cmd_name)
-        if loaded is None and cmd_name in _NOUNS:
-            return TyperCommand(cmd_name, help=_NOUNS[cmd_name])
-        return loaded
-
-    def resolve_command(self, ctx: typer.Context, args: list[str]) -> Any:  # type: ignore[override]  # as above
-        if args[0] in _NOUNS and args[0] not in self.commands:
-            self.commands[args[0]] = _load(args[0])
+    def resolve_command(self, ctx: typer.Context, args: list[str]) -> Any:  # type: ignore[override]  # typer vendors it
+        if isinstance(self.commands.get(args[0]), _Unloaded):
+            self.add_command(_load(args[0]))
         return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]  # as above

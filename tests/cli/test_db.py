@@ -1,0 +1,48 @@
+"""`provisiond db`."""
+
+import stat
+
+
+def test_a_backup_brings_back_what_was_deleted(gateway, tmp_path):
+    gateway("enrollment", "create", "a", "--attestation-type", "symmetricKey")
+    gateway("db", "backup", tmp_path / "backup.db")
+    assert stat.S_IMODE((tmp_path / "backup.db").stat().st_mode) == 0o600
+    gateway("enrollment", "delete", "a")
+    ended = gateway("db", "restore", tmp_path / "backup.db", "--yes")
+    assert "what was there is provisiond.db.before-restore" in ended.stderr
+    gateway("enrollment", "show", "a")
+    assert gateway("db", "check").json["ok"]
+
+
+def test_damage_is_found(gateway):
+    gateway("enrollment", "create", "a", "--attestation-type", "symmetricKey")
+    file = gateway.directory / "state/provisiond.db"
+    data = bytearray(file.read_bytes())
+    place = data.index(b"symmetricKey", data.index(b'"a"'))
+    data[place] ^= 1
+    file.write_bytes(data)
+    ended = gateway("db", "check", expect=1)
+    assert not ended.json["ok"]
+    assert "db restore FILE" in ended.stderr
+
+
+def test_migrating_a_database_that_is_up_to_date_changes_nothing(gateway):
+    assert "the schema is up to date" in gateway("db", "migrate").stderr
+
+
+def test_a_database_or_backup_that_is_not_there_is_told(gateway, tmp_path):
+    for words in (("check",), ("backup", tmp_path / "x"), ("restore", tmp_path / "x")):
+        assert "there is no such database" in gateway("db", *words, expect=3).stderr
+
+
+def test_a_file_of_something_else_is_not_restored(gateway, tmp_path):
+    gateway("enrollment", "create", "a", "--attestation-type", "symmetricKey")
+    (tmp_path / "junk").write_text("junk")
+    gateway("db", "restore", tmp_path / "junk", expect=69)
+    gateway("enrollment", "show", "a")
+
+
+def test_a_database_that_cannot_be_opened_ends_with_69(gateway):
+    (gateway.directory / "state/provisiond.db").write_bytes(b"not a database" * 1000)
+    (gateway.directory / "state/provisiond.db").chmod(0o600)
+    assert gateway("enrollment", "list", expect=69).stderr.startswith("error: ")

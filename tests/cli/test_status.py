@@ -1,0 +1,99 @@
+"""`provisiond status`, `provisiond doctor` and `provisiond run`."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from tests.store.records import make_registration
+
+
+@pytest.fixture
+def quiet_ports(gateway):
+    """The gateway with ports that nobody else on this machine has."""
+    with socket.socket() as first, socket.socket() as second:
+        first.bind(("127.0.0.1", 0))
+        second.bind(("127.0.0.1", 0))
+        ports = first.getsockname()[1], second.getsockname()[1]
+    text = gateway.config.read_text()
+    text = text.replace("127.0.0.1:1883", f"127.0.0.1:{ports[0]}").replace("0.0.0.0:8883", f"0.0.0.0:{ports[1]}")
+    gateway.config.write_text(text.replace("[log]", "[metrics]\nenabled = false\n\n[log]"))
+    return gateway
+
+
+def test_status_without_a_daemon_ends_with_69_and_says_how_to_start_it(quiet_ports):
+    ended = quiet_ports("status", expect=69)
+    assert not ended.json["running"]
+    assert f"next: provisiond -c {quiet_ports.config} run" in ended.stderr
+
+
+def test_status_counts_registrations(quiet_ports):
+    quiet_ports.store(make_registration("a"), make_registration("b"))
+    body = quiet_ports("status", expect=69).json
+    assert body["registrations"] == {"assigned": 2}
+    assert body["assignedByHub"] == {"local": 2}
+
+
+def test_status_sees_a_running_daemon_and_sigterm_ends_it(quiet_ports):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "provisiond", "-c", quiet_ports.config, "run"],
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PROVISIOND_LOG__FORMAT": "json"},
+    )
+    with process:
+        try:
+            assert json.loads(process.stderr.readline())["event"] == "ready"
+            body = quiet_ports("status").json
+            assert body["running"]
+            assert body["listeners"]["devices"]["listening"]
+            findings = {one["subject"]: one["level"] for one in quiet_ports("doctor").json}
+            assert findings["listener devices"] == "ok"
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(timeout=15) == 0
+        finally:
+            process.kill()
+
+
+def findings(gateway, expect=0):
+    return {one["subject"]: one for one in gateway("doctor", expect=expect).json}
+
+
+def test_doctor_finds_nothing_wrong_with_a_new_gateway_but_that_it_does_not_run(quiet_ports):
+    levels = {subject: one["level"] for subject, one in findings(quiet_ports).items()}
+    assert {subject for subject, level in levels.items() if level == "FAIL"} == set()
+    assert levels["files"] == levels["state"] == levels["ca"] == levels["clock"] == "ok"
+    assert levels["database"] == levels["listener local"] == "warn"
+
+
+def test_doctor_names_the_command_that_mends(quiet_ports):
+    directory = quiet_ports.directory
+    (directory / "tls/server.key").chmod(0o644)
+    (directory / "ca/root.key").chmod(0o644)
+    (directory / "state").chmod(0o755)
+    (directory / "state/provisiond.db").write_bytes(b"junk" * 1000)
+    (directory / "state/provisiond.db").chmod(0o600)
+    found = findings(quiet_ports, expect=1)
+    assert "chmod 0600" in found["files"]["text"]
+    assert found["ca"]["mend"].startswith("chmod 0600")
+    assert found["state"]["mend"] == f"chmod 0700 {directory}/state"
+    assert found["database"]["level"] == "FAIL"
+    table = quiet_ports("doctor", "-o", "table", expect=1).stdout
+    assert f"mend: chmod 0700 {directory}/state" in table
+
+
+def test_doctor_notices_a_hub_that_the_certificate_does_not_name(quiet_ports):
+    text = quiet_ports.config.read_text()
+    quiet_ports.config.write_text(text.replace('host = "localhost"', 'host = "gateway.local"'))
+    assert "devices are sent to gateway.local" in quiet_ports("doctor", "-o", "table").stdout
+
+
+def test_doctor_begins_with_the_configuration(gateway):
+    gateway.config.write_text("")
+    found = findings(gateway, expect=1)
+    assert list(found) == ["configuration"]
+    assert found["configuration"]["mend"] == f"provisiond -c {gateway.config} config check"
