@@ -67,6 +67,10 @@ ATTRIBUTES_MASK: Final = sum(attribute.value for attribute in ObjectAttributes)
 """Every defined bit; the others are reserved and shall be zero."""
 
 
+_INNER_PAD: Final = bytes(octet ^ 0x36 for octet in range(256))
+_OUTER_PAD: Final = bytes(octet ^ 0x5C for octet in range(256))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class TpmHash:
     """A hash algorithm under its TPM number.
@@ -87,6 +91,17 @@ class TpmHash:
     def digest(self, octets: bytes) -> bytes:
         """The digest of `octets`."""
         return self.constructor(octets).digest()
+
+    def hmac(self, key: bytes, message: bytes) -> bytes:
+        """HMAC (RFC 2104).
+
+        Two plain digests: for messages of a block or two they take half the time of `hmac.digest`.
+        """
+        if len(key) > self.block_size_bytes:
+            key = self.constructor(key).digest()
+        key = key.ljust(self.block_size_bytes, b"\0")
+        inner = self.constructor(key.translate(_INNER_PAD) + message).digest()
+        return self.constructor(key.translate(_OUTER_PAD) + inner).digest()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

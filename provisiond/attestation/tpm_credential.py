@@ -12,18 +12,18 @@ The seed travels beside it, under RSA-OAEP or an ephemeral ECDH. Source: TPM 2.0
 (credentials), B.10 (RSA), C.6 (ECC). All functions are deterministic but `transport_seed` and `make_credential`.
 """
 
-import hmac
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import Enum
+from types import MappingProxyType
 from typing import Final
 
 from cryptography.hazmat.decrepit.ciphers.modes import CFB  # the TPM's own mode: nothing else interoperates
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, padding
 from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.algorithms import AES
 
-from provisiond.attestation.tpm_algorithms import TpmHash
+from provisiond.attestation.tpm_algorithms import HASHES, TpmAlgorithm, TpmHash
 from provisiond.attestation.tpm_octets import sized
 from provisiond.attestation.tpm_public import TpmPublic
 from provisiond.ports import Entropy
@@ -34,11 +34,32 @@ _ZERO_IV: Final = CFB(bytes(16))
 _ECDH: Final = ec.ECDH()
 
 
-class SeedLabel(Enum):
-    """What a seed is for; the labels end with their NUL (TPM 2.0 Part 1 B.10.3, B.10.4)."""
+@dataclass(frozen=True, slots=True, eq=False)
+class SeedLabel:
+    """What a seed is for (TPM 2.0 Part 1 B.10.3, B.10.4).
 
-    IDENTITY = b"IDENTITY\0"
-    DUPLICATE = b"DUPLICATE\0"
+    Args:
+        octets: the label with its NUL.
+        oaep: padding by the receiver's Name algorithm, which is both hash and mask hash.
+    """
+
+    octets: bytes
+    oaep: Mapping[TpmHash, padding.OAEP]
+
+    @classmethod
+    def of(cls, octets: bytes) -> "SeedLabel":
+        """The label of these octets."""
+        oaep = {
+            hash_: padding.OAEP(padding.MGF1(hash_.primitive), hash_.primitive, octets) for hash_ in HASHES.values()
+        }
+        return cls(octets, MappingProxyType(oaep))
+
+
+IDENTITY: Final = SeedLabel.of(b"IDENTITY\0")
+"""Seeds of credentials."""
+
+DUPLICATE: Final = SeedLabel.of(b"DUPLICATE\0")
+"""Seeds of duplicates."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,11 +96,11 @@ def kdfa(hash_: TpmHash, key: bytes, label: bytes, context_u: bytes, context_v: 
     """
     fixed = label + context_u + context_v + size_bits.to_bytes(4, "big")
     size_bytes = size_bits // 8
-    derived = hmac.digest(key, b"\0\0\0\1" + fixed, hash_.name)
+    derived = hash_.hmac(key, b"\0\0\0\1" + fixed)
     counter = 1
     while len(derived) < size_bytes:
         counter += 1
-        derived += hmac.digest(key, counter.to_bytes(4, "big") + fixed, hash_.name)
+        derived += hash_.hmac(key, counter.to_bytes(4, "big") + fixed)
     return derived[:size_bytes]
 
 
@@ -112,15 +133,13 @@ def transport_seed(receiver: TpmPublic, label: SeedLabel, entropy: Entropy) -> T
     Raises:
         ValueError: the receiver is not an RSA or ECC key.
     """
-    key = receiver.key
-    if isinstance(key, ec.EllipticCurvePublicKey):
-        return agree_seed(receiver, label, ec.generate_private_key(key.curve))
-    if not isinstance(key, rsa.RSAPublicKey):
-        raise ValueError("a seed can only be sealed to an RSA or ECC key")  # noqa: TRY004 - the key's kind is data here
+    if receiver.point is not None:
+        return agree_seed(receiver, label, ec.generate_private_key(receiver.point.curve))
+    if receiver.template.object_type is not TpmAlgorithm.RSA:
+        raise ValueError("a seed can only be sealed to an RSA or ECC key")
     name_hash = receiver.name_hash
     seed = entropy.token_bytes(name_hash.digest_size_bytes)
-    oaep = padding.OAEP(padding.MGF1(name_hash.primitive), name_hash.primitive, label.value)
-    return TransportedSeed(seed=seed, encrypted_secret=sized(key.encrypt(seed, oaep)))
+    return TransportedSeed(seed=seed, encrypted_secret=sized(receiver.rsa_key.encrypt(seed, label.oaep[name_hash])))
 
 
 def agree_seed(receiver: TpmPublic, label: SeedLabel, ephemeral_key: ec.EllipticCurvePrivateKey) -> TransportedSeed:
@@ -131,8 +150,8 @@ def agree_seed(receiver: TpmPublic, label: SeedLabel, ephemeral_key: ec.Elliptic
         label: what the seed is for.
         ephemeral_key: used for this seed and for nothing else.
     """
-    if not isinstance(receiver.key, ec.EllipticCurvePublicKey):
-        raise ValueError("the receiver is not an ECC key")  # noqa: TRY004 - the key's kind is data here
+    if receiver.point is None:
+        raise ValueError("the receiver is not an ECC key")
     name_hash = receiver.name_hash
     point = ephemeral_key.public_key().public_bytes(
         serialization.Encoding.X962,
@@ -140,15 +159,14 @@ def agree_seed(receiver: TpmPublic, label: SeedLabel, ephemeral_key: ec.Elliptic
     )
     middle = (len(point) + 1) // 2
     x, y = point[1:middle], point[middle:]
-    z = ephemeral_key.exchange(_ECDH, receiver.key)
-    seed = kdfe(name_hash, z, label.value, x, receiver.unique[0], name_hash.digest_size_bytes * 8)
+    z = ephemeral_key.exchange(_ECDH, receiver.point)
+    seed = kdfe(name_hash, z, label.octets, x, receiver.unique[0], name_hash.digest_size_bytes * 8)
     return TransportedSeed(seed=seed, encrypted_secret=sized(sized(x) + sized(y)))
 
 
 def encrypt_cfb(key: bytes, plaintext: bytes) -> bytes:
     """AES-CFB under a key that is used once, with a zero initialisation vector."""
-    encryptor = Cipher(AES(key), _ZERO_IV).encryptor()
-    return encryptor.update(plaintext) + encryptor.finalize()
+    return Cipher(AES(key), _ZERO_IV).encryptor().update(plaintext)  # a stream: nothing is left to finalize
 
 
 def wrap_outer(parent: TpmPublic, seed: bytes, name: bytes, plaintext: bytes) -> bytes:
@@ -167,7 +185,7 @@ def wrap_outer(parent: TpmPublic, seed: bytes, name: bytes, plaintext: bytes) ->
     symmetric_key = kdfa(name_hash, seed, b"STORAGE\0", name, b"", template.symmetric_key_bits)
     ciphertext = encrypt_cfb(symmetric_key, plaintext)
     hmac_key = kdfa(name_hash, seed, b"INTEGRITY\0", b"", b"", name_hash.digest_size_bytes * 8)
-    return sized(hmac.digest(hmac_key, ciphertext + name, name_hash.name)) + ciphertext
+    return sized(name_hash.hmac(hmac_key, ciphertext + name)) + ciphertext
 
 
 def seal_credential(endorsement_key: TpmPublic, object_name: bytes, secret: bytes, seed: bytes) -> bytes:
@@ -189,7 +207,7 @@ def make_credential(endorsement_key: TpmPublic, object_name: bytes, secret: byte
     Raises:
         ValueError: the secret is too long or empty, or the endorsement key is not a storage key.
     """
-    transported = transport_seed(endorsement_key, SeedLabel.IDENTITY, entropy)
+    transported = transport_seed(endorsement_key, IDENTITY, entropy)
     return Credential(
         id_object=seal_credential(endorsement_key, object_name, secret, transported.seed),
         encrypted_secret=transported.encrypted_secret,

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from provisiond.attestation.tpm_algorithms import SHA256, ObjectAttributes, TpmAlgorithm, TpmHash
-from provisiond.attestation.tpm_credential import SeedLabel, encrypt_cfb, transport_seed, wrap_outer
+from provisiond.attestation.tpm_credential import DUPLICATE, encrypt_cfb, transport_seed, wrap_outer
 from provisiond.attestation.tpm_octets import sized
 from provisiond.attestation.tpm_public import TpmPublic, TpmScheme, TpmTemplate
 from provisiond.attestation.tpm_structures import encode_public, parse_public
@@ -109,7 +109,7 @@ def duplicate(
     Raises:
         ValueError: the parent is not a storage key, or the inner key no AES key.
     """
-    transported = transport_seed(parent, SeedLabel.DUPLICATE, entropy)
+    transported = transport_seed(parent, DUPLICATE, entropy)
     private = seal_duplicate(
         parent=parent, public=public, sensitive=sensitive, inner_key=inner_key, seed=transported.seed
     )

@@ -67,13 +67,13 @@ class TpmPublic:
     Args:
         octets: TPMT_PUBLIC, without the size in front.
         unique: modulus; or x and y; or digest.
-        key: the same key for `cryptography`; None for KEYEDHASH and SYMCIPHER.
+        point: x and y, which have been found on their curve.
     """
 
     octets: bytes
     template: TpmTemplate
     unique: tuple[bytes, ...]
-    key: AsymmetricKey | None = field(default=None, repr=False, compare=False)
+    point: ec.EllipticCurvePublicKey | None = field(default=None, repr=False, compare=False)
 
     @property
     def tpm2b(self) -> bytes:
@@ -97,18 +97,37 @@ class TpmPublic:
         return name_hash.algorithm.to_bytes(2, "big") + name_hash.digest(self.octets)
 
     @property
+    def key(self) -> AsymmetricKey | None:
+        """The key for `cryptography`, None when it is symmetric.
+
+        Raises:
+            TpmStructureError: as `rsa_key`.
+        """
+        return self.rsa_key if self.template.object_type is TpmAlgorithm.RSA else self.point
+
+    @property
+    def rsa_key(self) -> rsa.RSAPublicKey:
+        """The key of an RSA object, made anew at every call.
+
+        Raises:
+            TpmStructureError: the library refuses it.
+        """
+        exponent = self.template.exponent or RSA_DEFAULT_EXPONENT
+        try:
+            return rsa.RSAPublicNumbers(exponent, int.from_bytes(self.unique[0], "big")).public_key()
+        except (ValueError, UnsupportedAlgorithm) as error:
+            raise TpmStructureError(f"not a key: {error}", clause="TPM 2.0 Part 2 TPM2B_PUBLIC_KEY_RSA") from error
+
+    @property
     def spki_der(self) -> bytes:
         """DER SubjectPublicKeyInfo of an asymmetric key.
 
         Raises:
             TpmStructureError: the object is not an asymmetric key.
         """
-        if self.key is None:
+        if (key := self.key) is None:
             raise TpmStructureError("not an asymmetric key", clause="RFC 5280 4.1.2.7")
-        return self.key.public_bytes(
-            serialization.Encoding.DER,
-            serialization.PublicFormat.SubjectPublicKeyInfo,
-        )
+        return key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
 
 
 def qualified_name(parent: bytes, public: TpmPublic) -> bytes:
@@ -117,23 +136,28 @@ def qualified_name(parent: bytes, public: TpmPublic) -> bytes:
     return name_hash.algorithm.to_bytes(2, "big") + name_hash.digest(parent + public.name)
 
 
-def load_key(template: TpmTemplate, unique: tuple[bytes, ...]) -> AsymmetricKey | None:
-    """Make the key of a public area usable; None when it is not an asymmetric one.
+def check_key(template: TpmTemplate, unique: tuple[bytes, ...]) -> ec.EllipticCurvePublicKey | None:
+    """Check that the numbers of a public area are a key; the point of an elliptic curve is kept, as finding it costs.
+
+    Args:
+        template: of the key.
+        unique: of the sizes that the template asks for.
 
     Raises:
-        TpmStructureError: the numbers are no key: an even or short modulus, a point off the curve.
+        TpmStructureError: a point off the curve; an even or short modulus, an exponent that makes no key.
     """
-    try:
-        if template.curve is not None:
-            point = b"\x04" + unique[0] + unique[1]
-            return ec.EllipticCurvePublicKey.from_encoded_point(template.curve.primitive, point)
-        if template.object_type is TpmAlgorithm.RSA:
-            modulus = unique[0]
-            # The top bit makes it keyBits long; `cryptography` takes even moduli of some sizes.
-            if modulus[0] < 0x80 or modulus[-1] & 1 == 0:
-                raise TpmStructureError("RSA modulus is even or short", clause="TPM 2.0 Part 2 TPM2B_PUBLIC_KEY_RSA")
-            numbers = rsa.RSAPublicNumbers(template.exponent or RSA_DEFAULT_EXPONENT, int.from_bytes(modulus, "big"))
-            return numbers.public_key()
-    except (ValueError, UnsupportedAlgorithm) as error:
-        raise TpmStructureError(f"not a key: {error}", clause="TPM 2.0 Part 2 TPMU_PUBLIC_ID") from error
+    if template.curve is not None:
+        try:
+            return ec.EllipticCurvePublicKey.from_encoded_point(
+                template.curve.primitive, b"\x04" + unique[0] + unique[1]
+            )
+        except (ValueError, UnsupportedAlgorithm) as error:
+            raise TpmStructureError(f"not a key: {error}", clause="TPM 2.0 Part 2 TPMS_ECC_POINT") from error
+    if template.object_type is TpmAlgorithm.RSA:
+        modulus, exponent = unique[0], template.exponent
+        # The top bit makes the modulus as long as keyBits says.
+        if modulus[0] < 0x80 or modulus[-1] & 1 == 0:
+            raise TpmStructureError("RSA modulus is even or short", clause="TPM 2.0 Part 2 TPM2B_PUBLIC_KEY_RSA")
+        if exponent and (exponent < 3 or exponent & 1 == 0):
+            raise TpmStructureError(f"not a key: exponent {exponent}", clause="TPM 2.0 Part 2 TPMS_RSA_PARMS")
     return None

@@ -26,7 +26,7 @@ from provisiond.attestation.tpm_algorithms import (
     TpmHash,
 )
 from provisiond.attestation.tpm_octets import OctetReader, sized, unwrap
-from provisiond.attestation.tpm_public import NULL_SCHEME, TpmPublic, TpmScheme, TpmTemplate, load_key
+from provisiond.attestation.tpm_public import NULL_SCHEME, TpmPublic, TpmScheme, TpmTemplate, check_key
 
 PUBLIC_AREA_MAX_SIZE_BYTES: Final = 1024
 """RSA-4096 with the longest policy takes 608; nothing that a TPM makes comes near this."""
@@ -57,7 +57,7 @@ def parse_public(tpm2b: bytes) -> TpmPublic:
     template = _read_template(reader)
     unique = _read_unique(reader, template)
     reader.end()
-    return TpmPublic(octets=octets, template=template, unique=unique, key=load_key(template, unique))
+    return TpmPublic(octets=octets, template=template, unique=unique, point=check_key(template, unique))
 
 
 def parse_template(octets: bytes) -> TpmTemplate:

@@ -32,7 +32,7 @@ from provisiond.attestation.tpm_algorithms import (
     TpmHash,
 )
 from provisiond.attestation.tpm_octets import sized
-from provisiond.attestation.tpm_public import TpmPublic, TpmTemplate, load_key
+from provisiond.attestation.tpm_public import TpmPublic, TpmTemplate, check_key
 from provisiond.attestation.tpm_structures import encode_template
 
 _P256: Final = CURVES[0x0003]
@@ -99,8 +99,8 @@ def match_template(tpm2b: bytes, known: Mapping[int, tuple[KnownTemplate, ...]])
             continue
         else:
             unique = (tpm2b[-2 * size_bytes - 2 : -size_bytes - 2], last)
-        key = load_key(candidate.template, unique)
-        return TpmPublic(octets=tpm2b[2:], template=candidate.template, unique=unique, key=key)
+        point = check_key(candidate.template, unique)
+        return TpmPublic(octets=tpm2b[2:], template=candidate.template, unique=unique, point=point)
     return None
 
 
