@@ -14,15 +14,8 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from provisiond.attestation.der import DerTag, read_bit_string, read_exactly, read_object_identifier
-from provisiond.attestation.ek_certificate_path import (
-    BASIC_CONSTRAINTS,
-    KEY_CERT_SIGN,
-    KEY_USAGE,
-    PATH_MAX_CERTIFICATES,
-    check_critical_extensions,
-    check_validity,
-    find_path,
-)
+from provisiond.attestation.ek_anchor import BASIC_CONSTRAINTS, KEY_CERT_SIGN, KEY_USAGE, check_critical_extensions
+from provisiond.attestation.ek_certificate_path import PATH_MAX_CERTIFICATES, check_validity, find_path
 from provisiond.attestation.ek_certificate_reader import (
     RawCertificate,
     read_attributes,

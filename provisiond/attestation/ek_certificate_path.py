@@ -3,21 +3,15 @@
 A device sends its issuers' certificates in any order, with strangers among them; anchors may share a name. So the
 search goes depth first over names that fit, and both its depth and the signatures it verifies are limited.
 
-Source: RFC 5280 6.1.3, 6.1.4. An anchor is trusted as it was configured, be it an intermediate or past its time, but
-it must be a CA: an endorsement key is no issuer.
+Source: RFC 5280 6.1.3, 6.1.4.
 """
 
 from collections.abc import Sequence
 from datetime import datetime
-from functools import lru_cache
 from typing import Final
 
-from provisiond.attestation.ek_certificate_reader import (
-    RawCertificate,
-    read_basic_constraints,
-    read_certificate,
-    read_key_usage,
-)
+from provisiond.attestation.ek_anchor import check_issuer, read_anchor
+from provisiond.attestation.ek_certificate_reader import RawCertificate
 from provisiond.attestation.ek_certificate_signature import verify_certificate_signature
 from provisiond.errors import AttestationError
 from provisiond.model import Trace
@@ -25,27 +19,12 @@ from provisiond.model import Trace
 PATH_MAX_CERTIFICATES: Final = 5
 """Leaf and anchor included. TPM makers' paths are 3, those of firmware TPMs 4; anchor an intermediate for longer."""
 
-SIGNATURES_MAX: Final = 10
+SIGNATURES_MAX: Final = 8
 """One verification takes up to a millisecond (P-521); a path takes 4."""
 
 FAULTS_MAX: Final = 8
 """Enough to see why; a request can name many wrong issuers."""
 
-BASIC_CONSTRAINTS: Final = "2.5.29.19"
-KEY_USAGE: Final = "2.5.29.15"
-KNOWN_EXTENSIONS: Final = frozenset(
-    {
-        BASIC_CONSTRAINTS,
-        KEY_USAGE,
-        "2.5.29.17",  # subjectAltName
-        "2.5.29.32",  # certificatePolicies: critical in issuers of Intel, STM and Infineon; any policy will do
-        "2.5.29.37",  # extKeyUsage
-        "2.5.29.9",  # subjectDirectoryAttributes
-    },
-)
-"""Extensions that may be critical. Name constraints are not among them: nobody puts them on TPM makers' CAs."""
-
-KEY_CERT_SIGN: Final = 5
 _PATH: Final = "RFC 5280 6.1"
 
 
@@ -137,49 +116,6 @@ def find_path(
     return path
 
 
-def check_issuer(issuer: RawCertificate, path: Sequence[RawCertificate]) -> None:
-    """Check that a certificate may issue the last one of a path (RFC 5280 6.1.4 (k) to (n)).
-
-    Raises:
-        AttestationError: it may not; finding `issuer-not-ca`, `issuer-path-length`, `issuer-key-usage`,
-            `certificate-critical-extension` or `certificate-encoding`.
-    """
-    constraints = issuer.extensions.get(BASIC_CONSTRAINTS)
-    is_ca, path_length = (False, None) if constraints is None else read_basic_constraints(constraints)
-    if issuer.version != 3 or not is_ca:
-        raise AttestationError("not a CA", finding="issuer-not-ca", clause="RFC 5280 6.1.4 (k)")
-    intermediates = sum(not certificate.is_self_issued for certificate in path[1:])
-    if path_length is not None and intermediates > path_length:
-        raise AttestationError(
-            f"{intermediates} intermediates below a path length of {path_length}",
-            finding="issuer-path-length",
-            clause="RFC 5280 6.1.4 (m)",
-        )
-    usage = issuer.extensions.get(KEY_USAGE)
-    if usage is not None and KEY_CERT_SIGN not in read_key_usage(usage):
-        raise AttestationError("may not sign certificates", finding="issuer-key-usage", clause="RFC 5280 6.1.4 (n)")
-    check_critical_extensions(issuer)
-
-
-def check_critical_extensions(certificate: RawCertificate) -> None:
-    """Refuse critical extensions that nobody here looks at (RFC 5280 4.2).
-
-    Raises:
-        AttestationError: there is one; finding `certificate-critical-extension`.
-    """
-    unknown = [
-        identifier
-        for identifier, extension in certificate.extensions.items()
-        if extension.critical and identifier not in KNOWN_EXTENSIONS
-    ]
-    if unknown:
-        raise AttestationError(
-            f"unknown critical extension {', '.join(unknown)}",
-            finding="certificate-critical-extension",
-            clause="RFC 5280 4.2",
-        )
-
-
 def check_validity(certificate: RawCertificate, now: datetime) -> None:
     """Check the validity period, ends included (RFC 5280 6.1.3 (a)(2)).
 
@@ -195,19 +131,6 @@ def check_validity(certificate: RawCertificate, now: datetime) -> None:
         raise AttestationError(
             f"expired on {certificate.not_after:%Y-%m-%d}", finding="certificate-expired", clause=clause
         )
-
-
-# The store of every TPM maker has some 50 certificates; reading one takes 0.1 ms.
-@lru_cache(maxsize=512)
-def read_anchor(octets: bytes) -> RawCertificate:
-    """Read a configured anchor, DER.
-
-    Raises:
-        AttestationError: it cannot be an anchor; finding `certificate-encoding` or `issuer-…`.
-    """
-    anchor = read_certificate(octets)
-    check_issuer(anchor, ())
-    return anchor
 
 
 def _read_anchors(anchors: Sequence[bytes], trace: Trace) -> list[RawCertificate]:

@@ -6,8 +6,9 @@ import pytest
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 
+from provisiond.attestation.ek_anchor import read_anchor
 from provisiond.attestation.ek_certificate import verify_ek_certificate
-from provisiond.attestation.ek_certificate_path import SIGNATURES_MAX, read_anchor
+from provisiond.attestation.ek_certificate_path import SIGNATURES_MAX
 from provisiond.errors import AttestationError
 from provisiond.model import Trace
 from tests.attestation.ek_certificate_factory import EkAuthority, key_usage, pss, software_endorsement_key
