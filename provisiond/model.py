@@ -285,7 +285,10 @@ class Registration:
         enrollment_kind, enrollment_id: what let the device in, last time.
         endorsement_key_hash: SHA-256 of the TPM2B_PUBLIC EK, for TPM registrations.
         endorsement_key, storage_root_key: TPM2B_PUBLIC, for TPM registrations; frozen at the first success.
-        hub_key: what a TPM device signs with at its hub; it never leaves us but sealed to that TPM.
+        hub_key: what a TPM device signs with at its hub, which never leaves us but sealed to that TPM; for a device
+            with a symmetric key, the one that it has proved, where the hub has to be told what follows from it.
+        certificate_der: the device's own certificate, for X.509; its hub knows it by this one.
+        initial_twin: what a custom allocation wants the twin to start with; it goes before the enrollment's.
         payload: what a custom allocation returned for the device, any JSON or None.
     """
 
@@ -304,6 +307,8 @@ class Registration:
     endorsement_key: bytes | None = None
     storage_root_key: bytes | None = None
     hub_key: bytes | None = field(default=None, repr=False)
+    certificate_der: bytes | None = field(default=None, repr=False)
+    initial_twin: InitialTwin | None = None
     payload: JSONValue = None
     error_code: int | None = None
     error_message: str | None = None
@@ -315,6 +320,98 @@ class Registration:
     def key(self) -> str:
         """The spelling the record is stored and compared under."""
         return self.registration_id.lower()
+
+
+class RetirementAction(StrEnum):
+    """What becomes of an identity that a hub has no more use for."""
+
+    DELETE = "delete"
+    DISABLE = "disable"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retirement:
+    """An identity that is to go from a hub; at most one a hub and device.
+
+    Args:
+        hub: name of the hub.
+        device_id: at that hub.
+        registration_id: whose identity it is.
+        due_at: not before; a device that moves must be able to go on where it was until it has heard of it.
+        reason: for the operator.
+    """
+
+    hub: str
+    device_id: str
+    registration_id: str
+    action: RetirementAction = RetirementAction.DELETE
+    due_at: datetime
+    reason: str = ""
+
+
+# --- devices at the embedded hub -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceTwin:
+    """What a hub and its device know of each other (Azure IoT Hub device twins).
+
+    Args:
+        device_id: at the hub.
+        tags: for operators; the device never sees them.
+        desired: what operators want of the device.
+        reported: what the device says it is.
+        version: +1 at every change; the etag is made of it.
+        desired_version, reported_version: +1 at every change of that part.
+        updated_at: aware UTC.
+    """
+
+    device_id: str
+    tags: Mapping[str, JSONValue] = field(default_factory=dict)
+    desired: Mapping[str, JSONValue] = field(default_factory=dict)
+    reported: Mapping[str, JSONValue] = field(default_factory=dict)
+    version: int = 1
+    desired_version: int = 1
+    reported_version: int = 1
+    updated_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DevicePresence:
+    """Whether a device is connected to the embedded hub, and when it was last heard.
+
+    Args:
+        device_key: lower-case device id.
+        changed_at: when it connected, or went; aware UTC, whole seconds.
+        last_seen_at: when it last sent anything; aware UTC, whole seconds.
+    """
+
+    device_key: str
+    connected: bool
+    changed_at: datetime
+    last_seen_at: datetime
+    remote_address: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CloudMessage:
+    """A cloud-to-device message.
+
+    Args:
+        message_id: 1 to 128 characters.
+        payload: any octets.
+        properties: the message's own properties, as text; `$.` names are the system's.
+        expires_at: not delivered from then on; aware UTC.
+        sequence: its place in the queue, 0 until it is there.
+        deliveries: how often it was sent.
+    """
+
+    message_id: str
+    payload: bytes
+    properties: Mapping[str, str] = field(default_factory=dict)
+    expires_at: datetime
+    sequence: int = 0
+    deliveries: int = 0
 
 
 # --- one message -----------------------------------------------------------------------------------------------------
@@ -565,7 +662,9 @@ class Hub:
         host: what devices connect to.
         weight: share of new devices under `hashed`, 1 to 1000.
         type: connector, such as `embedded`; `immediate` hubs need no call before a device may be told about them.
-        eligible: takes new devices (not down, not draining).
+        eligible: takes new devices: not draining.
+        healthy: answered when it was last asked; one that does not is chosen only where no other is eligible.
+        retry_after_s: when a device that is assigned to it now should ask again, whole seconds; None for the default.
         assigned_count: devices assigned now (for `leastLoaded`).
         latency_ms: smoothed round trip (for `geoLatency`), None when not measured.
     """
@@ -575,9 +674,51 @@ class Hub:
     type: str = "embedded"
     weight: int = 1
     eligible: bool = True
+    healthy: bool = True
+    retry_after_s: int | None = None
     immediate: bool = True
     assigned_count: int = 0
     latency_ms: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AllocationRequest:
+    """What a custom allocation is asked: which of these hubs shall this verified device get.
+
+    Args:
+        enrollment: that let it in, with the webhook.
+        registration: its record, when it has one.
+        hubs: the linked hubs it may get, by host.
+        payload: what the device sent, any JSON or None.
+    """
+
+    enrollment: Enrollment
+    registration_id: str
+    attestation_type: AttestationType
+    certificate_der: bytes | None = None
+    endorsement_key: bytes | None = None
+    registration: Registration | None = None
+    hubs: tuple[Hub, ...] = ()
+    payload: JSONValue = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CustomAllocation:
+    """What a custom allocation answered, for one state of one enrollment.
+
+    Args:
+        enrollment_etag: of the enrollment that it was asked about.
+        host: the chosen hub's; empty when there is an error.
+        error: why there is no answer, for the operator; empty when there is one.
+        public_error: the same as the device may hear it.
+    """
+
+    enrollment_etag: str
+    host: str = ""
+    initial_twin: InitialTwin | None = None
+    payload: JSONValue = None
+    error: str = ""
+    public_error: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -591,6 +732,7 @@ class Facts:
         registration: the current record of the claimed id.
         endorsement_key_owner: lower-case id of the registration that has the presented endorsement key, if any.
         hubs: every linked hub.
+        custom_allocation: what the webhook answered, when it was asked.
     """
 
     individual: Enrollment | None = None
@@ -598,6 +740,7 @@ class Facts:
     registration: Registration | None = None
     endorsement_key_owner: str | None = None
     hubs: tuple[Hub, ...] = ()
+    custom_allocation: CustomAllocation | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -684,6 +827,8 @@ class Decision:
         challenge: to be kept, durably, before the reply goes out.
         proved: a TPM that has proved itself; its connection may poll.
         guard: the enrollment that let the device in; it must be unchanged when the decision is committed.
+        retire: the identity at the hub that the device leaves.
+        allocation: a custom allocation has to be asked first; then decide again with its answer among the facts.
     """
 
     reply: Reply
@@ -694,3 +839,5 @@ class Decision:
     challenge: IssuedChallenge | None = None
     proved: TpmEvidence | None = None
     guard: Enrollment | None = None
+    retire: Retirement | None = None
+    allocation: AllocationRequest | None = None

@@ -3,7 +3,7 @@
 Adapters (`store/`, `broker/`, `hubs/`) implement these; tests bring small fakes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -11,15 +11,19 @@ from typing import Protocol
 from provisiond.errors import ConnectRefused
 from provisiond.model import (
     AuditRecord,
+    CloudMessage,
     ConnectAttempt,
     Connection,
     Decision,
+    DevicePresence,
+    DeviceTwin,
     Enrollment,
     EnrollmentKind,
     Hub,
     Message,
     Registration,
     RegistrationStatus,
+    Retirement,
 )
 
 
@@ -82,12 +86,15 @@ class Write:
         expected_version: the version that was read.
         audit: row to append.
         guard: an enrollment that must still be there with this etag; otherwise it is a VersionConflict.
+        retire: an identity that is to go from a hub. A retirement of the identity that the registration has now, should
+            there be one, is void with this write.
     """
 
     registration: Registration | None = None
     expected_version: int = 0
     audit: AuditRecord | None = None
     guard: Enrollment | None = None
+    retire: Retirement | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -203,6 +210,68 @@ class AdminStore(Protocol):
 
     async def count_assigned_by_hub(self) -> dict[str, int]:
         """Assigned and assigning registrations by hub name."""
+        ...
+
+
+class DeviceStore(Protocol):
+    """What the embedded hub needs of the store. `device_key` arguments are lower-case device ids.
+
+    All raise StoreUnavailable; those that read a record raise CorruptRecord when it is damaged.
+    """
+
+    async def facts(self, query: FactsQuery) -> StoredFacts:
+        """As `DecisionStore.facts`."""
+        ...
+
+    async def get_enrollment(self, kind: EnrollmentKind, key: str) -> Enrollment | None:
+        """As `AdminStore.get_enrollment`."""
+        ...
+
+    async def find_device(self, device_key: str) -> Registration | None:
+        """The registration that a device id belongs to; the oldest, should two have it."""
+        ...
+
+    async def get_twin(self, device_key: str) -> DeviceTwin | None:
+        """A device's twin, or None when nobody has looked for it yet."""
+        ...
+
+    async def change_twin(
+        self, device_key: str, change: Callable[[DeviceTwin | None], DeviceTwin]
+    ) -> tuple[DeviceTwin | None, DeviceTwin]:
+        """Replace a twin by what `change` makes of it, in one transaction; give what was there, and what is there now.
+
+        Args:
+            device_key: whose.
+            change: pure; runs on another thread. Any ProvisiondError that it raises is the caller's.
+        """
+        ...
+
+    async def queue_message(self, device_key: str, message: CloudMessage, *, limit: int) -> int | None:
+        """Append a message to a device's queue, durably; None when `limit` are there, else how many are now."""
+        ...
+
+    async def take_turn(self, device_key: str, *, now: datetime, deliveries_max: int) -> CloudMessage | None:
+        """The first message of a device's queue, with this delivery counted; those that are of no use are removed."""
+        ...
+
+    async def remove_message(self, sequence: int) -> None:
+        """Remove a message that was acknowledged."""
+        ...
+
+    async def put_presence(self, presences: Sequence[DevicePresence]) -> None:
+        """Write who is connected and was last seen when."""
+        ...
+
+    async def reset_presence(self, now: datetime) -> None:
+        """Nobody is connected: the service has only just begun."""
+        ...
+
+    async def list_presence(self, device_keys: Sequence[str]) -> Mapping[str, DevicePresence]:
+        """Presence of those devices that have ever connected."""
+        ...
+
+    async def count_access_changes(self) -> int:
+        """A number that changes whenever an enrollment changes or a registration is removed, by any process."""
         ...
 
 

@@ -13,7 +13,7 @@ from typing import Final
 
 from provisiond.errors import CorruptRecord, InvalidArgument, StoreUnavailable
 from provisiond.model import EnrollmentKind
-from provisiond.store import audit, enrollments, rows, schema
+from provisiond.store import audit, devices, enrollments, rows, schema
 from provisiond.store.connection import FATAL_CODES, connect_here, primary_code, transaction, unavailable
 
 PROBLEMS_MAX: Final = 100
@@ -83,6 +83,7 @@ def _problems(connection: sqlite3.Connection) -> Iterator[str]:
     yield from _enrollment_problems(connection, digest)
     yield from _registration_problems(connection, digest)
     yield from _count_problems(connection)
+    yield from devices.problems(connection, digest)
     verdict = audit.verify(connection)
     if verdict.problem is not None:
         yield f"audit: {verdict.problem}"
@@ -109,17 +110,18 @@ def _enrollment_problems(connection: sqlite3.Connection, digest: rows.RowDigest)
 
 def _registration_problems(connection: sqlite3.Connection, digest: rows.RowDigest) -> Iterator[str]:
     found = connection.execute(
-        "SELECT key, version, status, hub, group_key, endorsement_key_hash, digest, record FROM registration"
+        "SELECT key, version, digest, record, status, substatus, hub, group_key, endorsement_key_hash, device_key"
+        " FROM registration"
     )
-    for key, version, status, hub, group_key, endorsement_key_hash, stored, record in found:
+    for key, version, stored, record, *columns in found:
         try:
             digest.check(stored, rows.REGISTRATION, key, b"%d" % version, record)
         except CorruptRecord as error:
             yield str(error)
             continue
         row = rows.registration_row(rows.registration(record), digest)
-        columns = (row.version, *map(_octets, (row.status, row.hub, row.group_key, row.endorsement_key_hash)))
-        if columns != (version, status, hub, group_key, endorsement_key_hash):
+        texts = (row.status, row.substatus, row.hub, row.group_key, row.endorsement_key_hash, row.device_key)
+        if (row.version, *map(_octets, texts)) != (version, *columns):
             yield f"the columns of registration {row.key!r} do not agree with its record"
 
 

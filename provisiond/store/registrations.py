@@ -10,10 +10,12 @@ from provisiond.model import Registration, RegistrationStatus
 from provisiond.store import rows
 
 _UPSERT: Final = """
-INSERT INTO registration (key, version, status, hub, group_key, endorsement_key_hash, record, digest)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?)
-    ON CONFLICT (key) DO UPDATE SET version = excluded.version, status = excluded.status, hub = excluded.hub,
-        group_key = excluded.group_key, endorsement_key_hash = excluded.endorsement_key_hash,
+INSERT INTO registration
+    (key, version, status, substatus, hub, group_key, endorsement_key_hash, device_key, record, digest)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    ON CONFLICT (key) DO UPDATE SET version = excluded.version, status = excluded.status,
+        substatus = excluded.substatus, hub = excluded.hub, group_key = excluded.group_key,
+        endorsement_key_hash = excluded.endorsement_key_hash, device_key = excluded.device_key,
         record = excluded.record, digest = excluded.digest
 """
 
@@ -45,9 +47,11 @@ def store(connection: sqlite3.Connection, records: Iterable[rows.RegistrationRow
                 row.key,
                 row.version,
                 row.status,
+                row.substatus,
                 row.hub,
                 row.group_key,
                 row.endorsement_key_hash,
+                row.device_key,
                 row.record,
                 row.digest,
             )
@@ -79,6 +83,19 @@ def load(connection: sqlite3.Connection, key: str, digest: rows.RowDigest) -> Re
         CorruptRecord: it is damaged.
     """
     found = _find(connection, key)
+    return None if found is None else _decode(found, digest)
+
+
+def find_device(connection: sqlite3.Connection, device_key: str, digest: rows.RowDigest) -> Registration | None:
+    """The registration that a device id belongs to: the oldest, should there be two; or None.
+
+    Raises:
+        CorruptRecord: it is damaged.
+    """
+    found = connection.execute(
+        "SELECT key, version, digest, record FROM registration WHERE device_key = ? ORDER BY id LIMIT 1",
+        (rows.storable(device_key),),
+    ).fetchone()
     return None if found is None else _decode(found, digest)
 
 

@@ -122,7 +122,7 @@ def enrollment_row(enrollment: Enrollment, digest: RowDigest) -> EnrollmentRow:
     Raises:
         StoreError: it has a value that JSON cannot hold.
     """
-    record = _encode(
+    record = encode(
         {
             "id": enrollment.id,
             "attestation": _material_document(enrollment.attestation),
@@ -154,7 +154,7 @@ def enrollment_row(enrollment: Enrollment, digest: RowDigest) -> EnrollmentRow:
 
 def enrollment(kind: EnrollmentKind, record: bytes) -> Enrollment:
     """Decode a record whose digest has been checked."""
-    document = _decode(record)
+    document = decode(record)
     policy, twin, allocation = document["reprovisionPolicy"], document["initialTwin"], document["allocationPolicy"]
     return Enrollment(
         kind=kind,
@@ -243,9 +243,11 @@ class RegistrationRow:
     key: str
     version: int
     status: str
+    substatus: str | None
     hub: str | None
     group_key: str | None
     endorsement_key_hash: str | None
+    device_key: str
     record: str
     digest: str
 
@@ -256,7 +258,7 @@ def registration_row(registration: Registration, digest: RowDigest) -> Registrat
     Raises:
         StoreError: it has a value that JSON cannot hold.
     """
-    record = _encode(
+    record = encode(
         {
             "registrationId": registration.registration_id,
             "status": registration.status.value,
@@ -273,6 +275,8 @@ def registration_row(registration: Registration, digest: RowDigest) -> Registrat
             "endorsementKey": _base64(registration.endorsement_key),
             "storageRootKey": _base64(registration.storage_root_key),
             "hubKey": _base64(registration.hub_key),
+            "certificate": _base64(registration.certificate_der),
+            "initialTwin": _twin_document(registration.initial_twin),
             "payload": registration.payload,
             "errorCode": registration.error_code,
             "errorMessage": registration.error_message,
@@ -287,11 +291,13 @@ def registration_row(registration: Registration, digest: RowDigest) -> Registrat
         key=key,
         version=version,
         status=registration.status.value,
+        substatus=_value(registration.substatus),
         hub=None if registration.hub is None else storable(registration.hub),
         group_key=storable(registration.enrollment_id.lower()) if of_group else None,
         endorsement_key_hash=None
         if registration.endorsement_key_hash is None
         else registration.endorsement_key_hash.hex(),
+        device_key=storable(registration.device_id.lower()),
         record=record,
         digest=digest.of(REGISTRATION, key.encode(), b"%d" % version, record.encode()).decode(),
     )
@@ -299,8 +305,8 @@ def registration_row(registration: Registration, digest: RowDigest) -> Registrat
 
 def registration(record: bytes) -> Registration:
     """Decode a record whose digest has been checked."""
-    document = _decode(record)
-    substatus = document["substatus"]
+    document = decode(record)
+    substatus, twin = document["substatus"], document["initialTwin"]
     return Registration(
         registration_id=document["registrationId"],
         status=_REGISTRATION_STATUS[document["status"]],
@@ -317,6 +323,8 @@ def registration(record: bytes) -> Registration:
         endorsement_key=_from_base64(document["endorsementKey"]),
         storage_root_key=_from_base64(document["storageRootKey"]),
         hub_key=_from_base64(document["hubKey"]),
+        certificate_der=_from_base64(document["certificate"]),
+        initial_twin=None if twin is None else InitialTwin(tags=twin["tags"], desired=twin["desired"]),
         payload=document["payload"],
         error_code=document["errorCode"],
         error_message=document["errorMessage"],
@@ -365,13 +373,13 @@ def audit_row(record: AuditRecord) -> AuditRow:
         tracking_id=storable(record.tracking_id),
         registration_key=storable(record.registration_id.lower()),
         code=record.code,
-        record=_encode({name: value for name, value in document.items() if value is not None}),
+        record=encode({name: value for name, value in document.items() if value is not None}),
     )
 
 
 def audit_record(record: bytes) -> AuditRecord:
     """Decode."""
-    document = _decode(record)
+    document = decode(record)
     kind = document.get("enrollmentKind")
     return AuditRecord(
         tracking_id=document["trackingId"],
@@ -399,7 +407,12 @@ _ENROLLMENT_KIND: Final = {str(member): member for member in EnrollmentKind}
 _ATTESTATION_TYPE: Final = {str(member): member for member in AttestationType}
 
 
-def _encode(document: dict[str, Any]) -> str:
+def encode(document: dict[str, Any]) -> str:
+    """Compact JSON.
+
+    Raises:
+        StoreError: it has a value that JSON cannot hold.
+    """
     try:
         return to_json(document).decode()  # a third of the time of the standard library's
     except ValueError:  # such as a lone surrogate, which UTF-8 has no form for, but a JSON escape has
@@ -413,7 +426,8 @@ def _encode_strictly(document: dict[str, Any]) -> str:
         raise StoreError(f"a record has a value that cannot be stored: {error}") from error
 
 
-def _decode(record: bytes) -> dict[str, Any]:
+def decode(record: bytes) -> dict[str, Any]:
+    """What `encode` was given."""
     document: dict[str, Any]
     try:
         document = from_json(record)

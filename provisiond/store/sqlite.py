@@ -2,7 +2,7 @@
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,9 +12,18 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from provisiond.errors import ProvisiondError, StoreUnavailable
-from provisiond.model import AuditRecord, Enrollment, EnrollmentKind, Registration, RegistrationStatus
+from provisiond.model import (
+    AuditRecord,
+    CloudMessage,
+    DevicePresence,
+    DeviceTwin,
+    Enrollment,
+    EnrollmentKind,
+    Registration,
+    RegistrationStatus,
+)
 from provisiond.ports import FactsQuery, StoredChallenge, StoredFacts, Write
-from provisiond.store import audit, backup, challenges, enrollments, opening, registrations, rows
+from provisiond.store import audit, backup, challenges, devices, enrollments, opening, registrations, rows
 from provisiond.store.audit import AuditVerdict
 from provisiond.store.connection import (
     BUSY_TIMEOUT_S,
@@ -55,7 +64,7 @@ class Statistics:
 
 
 class SqliteStore:
-    """`ports.DecisionStore` and `ports.AdminStore` on one file, which other processes may have open as well.
+    """`ports.DecisionStore`, `AdminStore` and `DeviceStore` on one file, which other processes may have open as well.
 
     Three connections, each on a thread of its own: one commits writes in groups, one answers facts in groups, and one
     reads for operators, so that a long list holds up no device. Build it with `open`.
@@ -307,6 +316,56 @@ class SqliteStore:
             if hub and status in (RegistrationStatus.ASSIGNED, RegistrationStatus.ASSIGNING):
                 totals[hub] = totals.get(hub, 0) + total
         return totals
+
+    # --- ports.DeviceStore -------------------------------------------------------------------------------------------
+
+    async def find_device(self, device_key: str) -> Registration | None:
+        """The registration of a device id, or None; raises CorruptRecord, StoreUnavailable."""
+        return await self._ask(partial(registrations.find_device, device_key=device_key, digest=self._digest))
+
+    async def get_twin(self, device_key: str) -> DeviceTwin | None:
+        """A device's twin, or None; raises CorruptRecord, StoreUnavailable."""
+        return await self._ask(partial(devices.load_twin, device_key=device_key, digest=self._digest))
+
+    async def change_twin(self, device_key: str, change: devices.TwinChange) -> tuple[DeviceTwin | None, DeviceTwin]:
+        """Replace a twin by what `change` makes of it; raises what that raises, CorruptRecord, StoreUnavailable."""
+        apply = partial(devices.change_twin, device_key=device_key, change=change, digest=self._digest)
+        changed: tuple[DeviceTwin | None, DeviceTwin] = await self._writes.call(MutationItem(apply=apply))
+        return changed
+
+    async def queue_message(self, device_key: str, message: CloudMessage, *, limit: int) -> int | None:
+        """Append to a device's queue; None when it is full, else its length; raises StoreUnavailable."""
+        apply = partial(devices.queue_message, device_key=device_key, message=message, limit=limit, digest=self._digest)
+        length: int | None = await self._writes.call(MutationItem(apply=apply))
+        return length
+
+    async def take_turn(self, device_key: str, *, now: datetime, deliveries_max: int) -> CloudMessage | None:
+        """The first message of a queue, its delivery counted; raises CorruptRecord, StoreUnavailable."""
+        apply = partial(
+            devices.take_turn, device_key=device_key, now=now, deliveries_max=deliveries_max, digest=self._digest
+        )
+        message: CloudMessage | None = await self._writes.call(MutationItem(apply=apply))
+        return message
+
+    async def remove_message(self, sequence: int) -> None:
+        """Remove a message that was acknowledged; raises StoreUnavailable."""
+        await self._writes.call(MutationItem(apply=partial(devices.remove_message, sequence=sequence)))
+
+    async def put_presence(self, presences: Sequence[DevicePresence]) -> None:
+        """Write who is connected and was last seen when; raises StoreUnavailable."""
+        await self._writes.call(MutationItem(apply=partial(devices.put_presence, presences=tuple(presences))))
+
+    async def reset_presence(self, now: datetime) -> None:
+        """Nobody is connected; raises StoreUnavailable."""
+        await self._writes.call(MutationItem(apply=partial(devices.reset_presence, now=now)))
+
+    async def list_presence(self, device_keys: Sequence[str]) -> Mapping[str, DevicePresence]:
+        """Presence by lower-case device id; raises StoreUnavailable."""
+        return await self._ask(partial(devices.list_presence, device_keys=tuple(device_keys)))
+
+    async def count_access_changes(self) -> int:
+        """Changes whenever an enrollment changes or a registration is removed; raises StoreUnavailable."""
+        return await self._ask(devices.count_access_changes)
 
     # --- care --------------------------------------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ CREATE TABLE meta (
 INSERT INTO meta (name, value) VALUES
     ('digest_key', randomblob(32)),  -- finds accidents, not attackers: whoever can write the file can read it
     ('opened', 0),                   -- the write probe of every start
+    ('access', 1),                   -- bumped when an enrollment changes or a registration goes: sessions rest on them
     ('generation', 1);               -- bumped when a group changes: what a process remembers of groups is then void
 
 CREATE TABLE enrollment (
@@ -54,9 +55,11 @@ CREATE TABLE registration (
     key       TEXT    NOT NULL UNIQUE,
     version   INTEGER NOT NULL,
     status    TEXT    NOT NULL,
+    substatus TEXT,
     hub       TEXT,
     group_key TEXT,                  -- NULL: let in by the individual enrollment, whose key is this row's key
     endorsement_key_hash TEXT,       -- NULL: not a TPM
+    device_key TEXT  NOT NULL,       -- lower-case device id, by which a hub knows it
     record    TEXT    NOT NULL,
     digest    TEXT    NOT NULL
 ) STRICT;
@@ -65,6 +68,9 @@ CREATE INDEX registration_by_group ON registration (group_key, key) WHERE group_
 
 CREATE INDEX registration_by_endorsement_key ON registration (endorsement_key_hash)
     WHERE endorsement_key_hash IS NOT NULL;
+
+-- Should two registrations have one device id, it is the older one's.
+CREATE INDEX registration_by_device ON registration (device_key, id);
 
 -- Few at any time, and among them the work queue: the rows that are being assigned.
 CREATE INDEX registration_unsettled ON registration (status, key) WHERE status <> 'assigned';
@@ -94,6 +100,72 @@ END;
 CREATE TRIGGER registration_deleted AFTER DELETE ON registration
 BEGIN
     UPDATE registration_count SET total = total - 1 WHERE status = OLD.status AND hub = coalesce(OLD.hub, '');
+END;
+
+-- What the embedded hub has of a device, by its lower-case id.
+CREATE TABLE device_twin (
+    key    TEXT NOT NULL PRIMARY KEY,
+    record TEXT NOT NULL,
+    digest TEXT NOT NULL
+) STRICT;
+
+CREATE TABLE device_presence (
+    key            TEXT    NOT NULL PRIMARY KEY,
+    connected      INTEGER NOT NULL,
+    changed_at_s   INTEGER NOT NULL,
+    last_seen_at_s INTEGER NOT NULL,
+    remote_address TEXT    NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX device_presence_connected ON device_presence (key) WHERE connected;
+
+-- Cloud-to-device messages until the device has acknowledged them.
+CREATE TABLE device_message (
+    seq          INTEGER PRIMARY KEY AUTOINCREMENT,
+    device_key   TEXT    NOT NULL,
+    expires_at_s INTEGER NOT NULL,
+    deliveries   INTEGER NOT NULL,   -- how often it was sent
+    record       TEXT    NOT NULL,
+    digest       TEXT    NOT NULL
+) STRICT;
+
+CREATE INDEX device_message_by_device ON device_message (device_key, seq);
+
+-- A device that moves and is to start anew has no twin: the next one is made from its enrollment.
+CREATE TRIGGER device_reset AFTER UPDATE OF hub ON registration
+    WHEN OLD.hub IS NOT NEW.hub AND NEW.substatus = 'deviceDataReset'
+BEGIN
+    DELETE FROM device_twin WHERE key = NEW.device_key;
+END;
+
+-- The registration is the identity at the embedded hub; what the hub has of the device goes with it.
+CREATE TRIGGER device_retired AFTER DELETE ON registration
+    WHEN NOT EXISTS (SELECT 1 FROM registration WHERE device_key = OLD.device_key)
+BEGIN
+    DELETE FROM device_twin WHERE key = OLD.device_key;
+    DELETE FROM device_presence WHERE key = OLD.device_key;
+    DELETE FROM device_message WHERE device_key = OLD.device_key;
+END;
+
+-- Whoever changes what sessions rest on bumps this, whichever process it is; the hub then judges its sessions again.
+CREATE TRIGGER access_granted AFTER INSERT ON enrollment
+BEGIN
+    UPDATE meta SET value = value + 1 WHERE name = 'access';
+END;
+
+CREATE TRIGGER access_changed AFTER UPDATE ON enrollment
+BEGIN
+    UPDATE meta SET value = value + 1 WHERE name = 'access';
+END;
+
+CREATE TRIGGER access_withdrawn AFTER DELETE ON enrollment
+BEGIN
+    UPDATE meta SET value = value + 1 WHERE name = 'access';
+END;
+
+CREATE TRIGGER access_ended AFTER DELETE ON registration
+BEGIN
+    UPDATE meta SET value = value + 1 WHERE name = 'access';
 END;
 
 -- At most one a registration; taken out before the answer is looked at.
