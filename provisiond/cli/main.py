@@ -4,15 +4,12 @@ A noun's module is imported when the noun is used, so that `provisiond --help` i
 """
 
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from platform import python_version
 from typing import Annotated, Any, Final
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from provisiond import __version__
 from provisiond.cli.exit_codes import ending
 
 _NOUNS: Final = {
@@ -30,9 +27,6 @@ _NOUNS: Final = {
     "simulate": "Simulated devices that speak the real protocol.",
 }
 """Commands and their summaries; each is `app`, or a function of its own name, in the module of its name."""
-
-# What matters when somebody reports a problem.
-_REPORTED_PACKAGES: Final = ("amqtt", "aiomqtt", "aiosqlite", "cryptography", "pyopenssl")
 
 
 class _Unloaded(TyperCommand):
@@ -80,16 +74,9 @@ def _load(noun: str) -> Any:
 
 
 def _print_version(wanted: bool) -> None:
-    if not wanted:
-        return
-    parts = [f"Python {python_version()}"]
-    for package in _REPORTED_PACKAGES:
-        try:
-            parts.append(f"{package} {version(package)}")
-        except PackageNotFoundError:
-            parts.append(f"{package} missing")
-    print(f"provisiond {__version__} ({', '.join(parts)})")
-    raise typer.Exit
+    if wanted:
+        print(import_module("provisiond.cli.version").describe_version())
+        raise typer.Exit
 
 
 @app.callback()

@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
+import structlog
 import typer
 
 from provisiond import daemon
-from provisiond.cli.output import note
 from provisiond.cli.session import Config, load
 from provisiond.logs import configure_logs
 from provisiond.settings import Settings
@@ -27,16 +27,20 @@ def run(
     """Run the daemon in the foreground until SIGTERM or Ctrl-C; SIGHUP reads the configuration again."""
     settings = _read(config, log_level)
     configure_logs(level=settings.log.level, output_format=settings.log.format)
-    daemon.run(settings, reload=lambda: _read(config, log_level))
+    _check(settings)
+    daemon.run(settings, reload=lambda: _check(_read(config, log_level)))
 
 
 def _read(config: Path | None, log_level: Level | None) -> Settings:
-    """Load the configuration and check what it names.
+    return load(config, {"log": {"level": log_level}} if log_level else None).settings
+
+
+def _check(settings: Settings) -> Settings:
+    """Check the files that the configuration names; what will be wrong soon is logged.
 
     Raises:
-        ConfigurationError: it cannot be used.
+        ConfigurationError: one of them cannot be used.
     """
-    settings = load(config, {"log": {"level": log_level}} if log_level else None).settings
     for warning in check_files(settings, now=SystemClock().now()):
-        note(f"warning: {warning}")
+        structlog.get_logger("provisiond.config").warning(warning)
     return settings

@@ -1,6 +1,5 @@
 """The files that the configuration names: there, readable, belonging together, and secret where they must be."""
 
-import os
 import stat
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -13,11 +12,10 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 
 from provisiond.errors import ConfigurationError
 from provisiond.settings.schema import Listener, Settings
+from provisiond.settings.trust import load_crls, load_tpm_policy, read_file
 
 # A server certificate that ends sooner is worth a warning: time enough to make another one and carry it to a site.
 _EXPIRY_NOTICE: Final = timedelta(days=30)
-# Keys and chains are a few KiB.
-_FILE_LIMIT_BYTES: Final = 1024 * 1024
 
 
 def check_files(settings: Settings, *, now: datetime) -> tuple[str, ...]:
@@ -37,8 +35,8 @@ def check_files(settings: Settings, *, now: datetime) -> tuple[str, ...]:
     for index, listener in enumerate(settings.broker.listeners):
         if listener.tls:
             warnings += _check_listener(f"broker.listeners[{index}] ({listener.name})", listener, now)
-    for file in settings.attestation.x509.crl_files:
-        _read(file, "attestation.x509.crl_files")
+    load_crls(settings.attestation.x509)
+    load_tpm_policy(settings.attestation.tpm)
     return tuple(warnings)
 
 
@@ -63,14 +61,14 @@ def _check_listener(where: str, listener: Listener, now: datetime) -> list[str]:
 
 def _load_leaf(where: str, file: Path) -> x509.Certificate:
     try:
-        return x509.load_pem_x509_certificates(_read(file, f"{where}.cert_file"))[0]
+        return x509.load_pem_x509_certificates(read_file(file, f"{where}.cert_file"))[0]
     except (ValueError, x509.InvalidVersion) as error:
         raise ConfigurationError(f"{where}: {file} holds no certificate in PEM") from error
 
 
 def _load_key(where: str, file: Path) -> bytes:
     """The public half, DER."""
-    data = _read(file, f"{where}.key_file")
+    data = read_file(file, f"{where}.key_file")
     mode = stat.S_IMODE(file.stat().st_mode)
     if mode & stat.S_IRWXO:
         raise ConfigurationError(
@@ -82,11 +80,3 @@ def _load_key(where: str, file: Path) -> bytes:
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise ConfigurationError(f"{where}: {file} holds no unencrypted private key in PEM") from error
     return key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-
-
-def _read(file: Path, where: str) -> bytes:
-    try:
-        with file.open("rb") as stream:
-            return stream.read(_FILE_LIMIT_BYTES)
-    except OSError as error:
-        raise ConfigurationError(f"{where}: {file} cannot be read: {os.strerror(error.errno or 0)}") from error

@@ -248,7 +248,7 @@ class X509(Section):
 
     max_chain: Annotated[int, Field(ge=1, le=8)] = Field(
         default=5,
-        description="Authorities above a device's certificate, the enrolled one included; 1 to 8. Five is a root, three "
+        description="Authorities above a device's certificate, the enrolled one included. Five is a root, three "
         "intermediates and one to spare.",
     )
     crl_files: tuple[FilePath, ...] = Field(
@@ -262,7 +262,14 @@ class Tpm(Section):
 
     ek_roots_dir: FilePath = Field(
         default=Path("/etc/provisiond/tpm-roots.d"),
-        description="Certificates of the TPM makers that are trusted, one a file, PEM or DER.",
+        description="Directory of the certificates of the TPM makers that are trusted, PEM or DER; for enrollment groups. "
+        "Every file in it counts, but those whose names begin with a dot.",
+    )
+    deny_file: FilePath | None = Field(
+        default=None,
+        description="TPMs and certificates that are refused all the same, one a line: the SHA-256 of an endorsement key or "
+        "of a certificate, a derived registration id, the SHA-256 of an issuer's name and a serial number, or a TPM "
+        "manufacturer and a version (id:49465800 id:00070002).",
     )
 
 
