@@ -188,7 +188,7 @@ def main(arguments: Sequence[str]) -> None:
             make_symmetric_key_case(service),
         ]
         print_heading(options)
-        with run_daemon(service) as daemon:
+        with run_daemon(service, quiet=True) as daemon:
             for number, case in enumerate(cases):
                 with servers.run_mosquitto(directory / f"mosquitto-{number}", device_ca=case.device_ca) as (pid, their):
                     ours = Server(

@@ -85,10 +85,14 @@ class Service:
 
 
 class Daemon:
-    """`provisiond run`; `with` waits until it is ready, and kills it if it still runs at the end."""
+    """`provisiond run`; `with` waits until it is ready, and kills it if it still runs at the end.
 
-    def __init__(self, service: Service) -> None:
+    Unless it is `quiet`, its log goes to standard error too, where a test that fails shows it.
+    """
+
+    def __init__(self, service: Service, *, quiet: bool = False) -> None:
         self.service = service
+        self._quiet = quiet
         self.log: list[str] = []
         self._ready = threading.Event()
         self.ready_line: dict[str, Any] = {}
@@ -144,6 +148,8 @@ class Daemon:
     def _read_log(self) -> None:
         for line in self.process.stdout:
             self.log.append(line)
+            if not self._quiet:
+                sys.stderr.write(line)
             if '"ready"' in line:
                 self.ready_line = json.loads(line)
                 self._ready.set()
@@ -151,9 +157,9 @@ class Daemon:
 
 
 @contextmanager
-def run_daemon(service: Service) -> Iterator[Daemon]:
+def run_daemon(service: Service, *, quiet: bool = False) -> Iterator[Daemon]:
     """A ready daemon, which must then end cleanly within `STOP_TIMEOUT_S` when it is told to."""
-    with Daemon(service) as daemon:
+    with Daemon(service, quiet=quiet) as daemon:
         yield daemon
         assert daemon.stop() == 0, daemon.text_log
         assert "Traceback" not in daemon.text_log, daemon.text_log
