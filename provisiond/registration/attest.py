@@ -152,7 +152,7 @@ class _Attempt:
                 return self._verify_individual_key(individual)
             case AttestationType.TPM:
                 tpm = self._tpm
-                tpm_claim.check_individual(individual, tpm, self.trace)
+                tpm_claim.check_individual(individual, tpm, self.trace, policy=self.policy.tpm)
                 return self._verify_tpm(individual, tpm, tpm_claim.read_keys(tpm, self.trace))
 
     def _group_verifiers(self) -> dict[AttestationType, Callable[[tuple[Enrollment, ...]], Verified | Unproved]]:

@@ -1,6 +1,7 @@
 """Challenges: made for one claim, kept by the store, answered once.
 
-A challenge is bound to the registration, the connection, the protocol and the request that it was made for. It is taken
+A challenge is bound to the registration, the protocol and the request that it was made for, and a TPM's to the
+connection as well. It is taken
 out of the store before its answer is looked at, so that an answer serves one try, right or wrong.
 """
 
@@ -112,7 +113,11 @@ def check_bound(
     told = issued.challenge
     for holds, finding, reason in (
         (issued.registration_key == request.claimed_id.key, "challenge-other-registration", "was made for another id"),
-        (issued.connection_id == connection_id, "challenge-other-connection", "was given to another connection"),
+        (
+            issued.connection_id == connection_id or not _is_bound_to_connection(issued),
+            "challenge-other-connection",
+            "was given to another connection",
+        ),
         (issued.protocol is request.protocol, "challenge-other-protocol", "was made on other topics"),
         (told.attestation_type is attestation_type, "challenge-other-mechanism", f"is for {told.attestation_type}"),
         (now <= told.expires_at, "challenge-expired", f"expired at {told.expires_at:%H:%M:%S}Z"),
@@ -121,6 +126,15 @@ def check_bound(
             raise AttestationError(f"the challenge {reason}", finding=finding)
     trace.passed("challenge", f"{told.challenge_id}: this registration's, this connection's, not expired")
     return answer, issued
+
+
+def _is_bound_to_connection(issued: IssuedChallenge) -> bool:
+    """A TPM's challenge is: its key works for whoever relays to that TPM.
+
+    A signature or an HMAC over the transcript is its device's own whatever connection brings it, and simple clients
+    make a new one for every request; the challenge, which nobody can guess and which serves once, is binding enough.
+    """
+    return issued.protocol is Role.DPS or issued.challenge.attestation_type is AttestationType.TPM
 
 
 def transcript_of(request: RegisterRequest, issued: IssuedChallenge, *, id_scope: str) -> Transcript:

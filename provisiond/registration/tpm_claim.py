@@ -57,11 +57,11 @@ def read_keys(evidence: TpmEvidence, trace: Trace) -> TpmKeys:
     return keys
 
 
-def check_individual(enrollment: Enrollment, evidence: TpmEvidence, trace: Trace) -> None:
+def check_individual(enrollment: Enrollment, evidence: TpmEvidence, trace: Trace, *, policy: TpmPolicy) -> None:
     """Check that the endorsement key is the enrolled one, octet for octet, and so the storage root key if given.
 
     Raises:
-        AttestationError: findings `endorsement-key-mismatch`, `storage-root-key-changed`.
+        AttestationError: findings `endorsement-key-mismatch`, `storage-root-key-changed`, `ek-denied`.
     """
     material = _material(enrollment)
     enrolled = material.endorsement_key or b""
@@ -73,7 +73,11 @@ def check_individual(enrollment: Enrollment, evidence: TpmEvidence, trace: Trace
     if material.storage_root_key is not None and not compare_digest(
         material.storage_root_key, evidence.storage_root_key
     ):
-        raise _storage_root_key_changed()
+        raise _storage_root_key_changed("update the enrollment")
+    if endorsement_key_hash(evidence.endorsement_key) in policy.deny.endorsement_key_hashes:
+        raise AttestationError(
+            "the endorsement key is on the deny list", finding="ek-denied", clause="operator's deny list"
+        )
     trace.passed("endorsement-key", f"the one of individual enrollment {enrollment.id}")
 
 
@@ -131,7 +135,7 @@ def check_history(claimed_id: RegistrationId, evidence: TpmEvidence, facts: Fact
     if not compare_digest(known.endorsement_key_hash, endorsement_key_hash(evidence.endorsement_key)):
         raise AttestationError(f"{claimed_id} is registered with another TPM", finding="endorsement-key-changed")
     if known.storage_root_key is not None and not compare_digest(known.storage_root_key, evidence.storage_root_key):
-        raise _storage_root_key_changed()
+        raise _storage_root_key_changed("delete the registration")
     trace.passed("tpm-history", "the TPM that was registered before, with the same storage root key")
 
 
@@ -147,9 +151,8 @@ def _material(enrollment: Enrollment) -> TpmMaterial:
     return enrollment.attestation
 
 
-def _storage_root_key_changed() -> AttestationError:
+def _storage_root_key_changed(way_out: str) -> AttestationError:
     return AttestationError(
-        "the storage root key is not the recorded one: the TPM was cleared or replaced;"
-        " delete the registration to let it in anew",
+        f"the storage root key is not the recorded one: the TPM was cleared or replaced; {way_out} to let it in anew",
         finding="storage-root-key-changed",
     )
