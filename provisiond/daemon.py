@@ -2,23 +2,19 @@
 
 import asyncio
 import contextlib
-import re
 import resource
 import signal
-from base64 import b64decode
 from collections.abc import Callable
 from importlib.metadata import version
-from pathlib import Path
 from typing import Final, Self
 
 import structlog
 
-from provisiond.attestation.revocation import load_crl
 from provisiond.attestation.x509 import X509Limits
 from provisiond.broker.embedded import EmbeddedBroker
 from provisiond.broker.limits import BrokerLimits
 from provisiond.broker.listener import ListenerSpec
-from provisiond.errors import ConfigurationError, InvalidArgument, StoreUnavailable
+from provisiond.errors import ConfigurationError, StoreUnavailable
 from provisiond.hubs.directory import ConfiguredHubs
 from provisiond.logs import configure_logs
 from provisiond.metrics import Metrics, MetricsServer
@@ -26,17 +22,13 @@ from provisiond.observer import LogObserver, Observers
 from provisiond.pipeline import Pipeline, ServicePolicy
 from provisiond.registration.attest import AttestationPolicy
 from provisiond.registration.decide import RegistrationPolicy
-from provisiond.registration.tpm_claim import TpmPolicy
 from provisiond.settings import Listener, Settings
+from provisiond.settings.trust import load_crls, load_tpm_policy
 from provisiond.store.sqlite import SqliteStore
 from provisiond.system import SystemClock, SystemEntropy, notify_service_manager
 
 _STOP_GRACE_S: Final = 8.0
 """What a stop gives requests in progress: a service manager waits 10 s before it kills."""
-
-_PEM_CERTIFICATE: Final = re.compile(
-    rb"-----BEGIN CERTIFICATE-----([A-Za-z0-9+/=\s]+)-----END CERTIFICATE-----", re.ASCII
-)
 
 Reload = Callable[[], Settings]
 """Reads the configuration again; raises ConfigurationError."""
@@ -199,8 +191,8 @@ def service_policy(settings: Settings) -> ServicePolicy:
         clock_skew_s=settings.attestation.clock_skew_s,
         x509_limits=X509Limits(max_chain=settings.attestation.x509.max_chain),
         challenge_ttl_s=settings.attestation.challenge_ttl_s,
-        crls=tuple(_load_crl(path) for path in settings.attestation.x509.crl_files),
-        tpm=TpmPolicy(anchors=_load_anchors(settings.attestation.tpm.ek_roots_dir)),
+        crls=load_crls(settings.attestation.x509),
+        tpm=load_tpm_policy(settings.attestation.tpm),
     )
     return ServicePolicy(
         registration=RegistrationPolicy(
@@ -247,35 +239,6 @@ def broker_limits(settings: Settings) -> BrokerLimits:
 
 def _differs(new: Settings, old: Settings, section: str) -> bool:
     return bool(getattr(new, section) != getattr(old, section))
-
-
-def _load_crl(path: Path) -> bytes:
-    try:
-        return load_crl(path.read_bytes())
-    except OSError as error:
-        raise ConfigurationError(f"[attestation.x509] crl_files: {path}: {error.strerror}") from error
-    except InvalidArgument as error:
-        raise ConfigurationError(f"[attestation.x509] crl_files: {path}: {error}") from error
-
-
-def _load_anchors(directory: Path) -> tuple[bytes, ...]:
-    """The certificates of the TPM makers, one or more a file; a directory that is not there trusts nobody."""
-    try:
-        files = sorted(path for path in directory.iterdir() if path.is_file()) if directory.is_dir() else []
-        return tuple(der for path in files for der in _certificates_of(path))
-    except OSError as error:
-        raise ConfigurationError(f"[attestation.tpm] ek_roots_dir: {error.filename}: {error.strerror}") from error
-
-
-def _certificates_of(path: Path) -> tuple[bytes, ...]:
-    """DER as it stands: some makers' certificates only an octet-exact reader takes."""
-    octets = path.read_bytes()
-    if octets.lstrip().startswith(b"-----BEGIN"):
-        blocks = _PEM_CERTIFICATE.findall(octets)
-        if not blocks:
-            raise ConfigurationError(f"[attestation.tpm] ek_roots_dir: {path} holds no certificate")
-        return tuple(b64decode(block) for block in blocks)
-    return (octets,)
 
 
 def _raise_file_limit(max_connections: int) -> None:

@@ -55,11 +55,13 @@ class EkDenyList:
 
     Args:
         endorsement_key_hashes: SHA-256 of TPM2B_PUBLIC (`tpm.endorsement_key_hash`).
+        certificate_hashes: SHA-256 of any certificate of a path (DER).
         certificates: SHA-256 of the issuer's Name (DER) and serial number, of any certificate of a path.
-        firmware: TPM manufacturer and version, as in the certificate (`id:49465800`, `id:00070002`).
+        firmware: TPM manufacturer and version, as in the certificate (`id:49465800`, `id:00070002`), in lower case.
     """
 
     endorsement_key_hashes: frozenset[bytes] = frozenset()
+    certificate_hashes: frozenset[bytes] = frozenset()
     certificates: frozenset[tuple[bytes, int]] = frozenset()
     firmware: frozenset[tuple[str, str]] = frozenset()
 
@@ -126,7 +128,7 @@ def verify_ek_certificate(
         denied = _denial(endorsement_key, manufacturer, version, deny)
         examine(trace, "ek-deny-list", lambda: _refuse_denied(denied))
     path = find_path(leaf, strangers, anchors=anchors, now=now, trace=trace)
-    if deny.certificates:
+    if deny.certificates or deny.certificate_hashes:
         examine(trace, "ek-certificate-revocation", lambda: _check_revocation(path, deny))
     return EkCertificate(
         manufacturer=manufacturer,
@@ -155,7 +157,8 @@ def _read_chain(unverified_chain: tuple[bytes, ...], trace: Trace) -> tuple[RawC
     except AttestationError as error:
         trace.failed("ek-certificate", str(error), error.clause)
         raise
-    trace.passed("ek-certificate", f"serial number {leaf.serial_number:x}", "RFC 5280 4.1")
+    issuer = hashlib.sha256(leaf.issuer).hexdigest()  # with the serial number what a deny list takes
+    trace.passed("ek-certificate", f"serial number {leaf.serial_number:x}, issuer {issuer}", "RFC 5280 4.1")
     return leaf, strangers
 
 
@@ -260,7 +263,7 @@ def _check_validity(leaf: RawCertificate, now: datetime) -> str:
 def _denial(endorsement_key: TpmPublic, manufacturer: str, version: str, deny: EkDenyList) -> str:
     if endorsement_key_hash(endorsement_key.tpm2b) in deny.endorsement_key_hashes:
         return "the endorsement key is on the deny list"
-    if (manufacturer, version) in deny.firmware:
+    if (manufacturer.lower(), version.lower()) in deny.firmware:
         return f"firmware {manufacturer} {version} is on the deny list"
     return ""
 
@@ -273,7 +276,8 @@ def _refuse_denied(denied: str) -> str:
 
 def _check_revocation(path: Sequence[RawCertificate], deny: EkDenyList) -> str:
     for certificate in path:
-        if (hashlib.sha256(certificate.issuer).digest(), certificate.serial_number) in deny.certificates:
+        named = (hashlib.sha256(certificate.issuer).digest(), certificate.serial_number)
+        if named in deny.certificates or hashlib.sha256(certificate.octets).digest() in deny.certificate_hashes:
             raise AttestationError(
                 f"certificate {certificate.serial_number:x} is on the deny list",
                 finding="ek-denied",

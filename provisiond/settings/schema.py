@@ -262,14 +262,14 @@ class Tpm(Section):
 
     ek_roots_dir: FilePath = Field(
         default=Path("/etc/provisiond/tpm-roots.d"),
-        description="Directory of the certificates of the TPM makers that are trusted, PEM or DER; for enrollment groups. "
-        "Every file in it counts, but those whose names begin with a dot.",
+        description="Directory of the certificates of the TPM makers that are trusted, PEM or DER; for enrollment "
+        "groups. Every file in it counts, but those whose names begin with a dot.",
     )
     deny_file: FilePath | None = Field(
         default=None,
-        description="TPMs and certificates that are refused all the same, one a line: the SHA-256 of an endorsement key or "
-        "of a certificate, a derived registration id, the SHA-256 of an issuer's name and a serial number, or a TPM "
-        "manufacturer and a version (id:49465800 id:00070002).",
+        description="TPMs and certificates that are refused all the same, one a line: the SHA-256 of an endorsement "
+        "key (TPM2B_PUBLIC) or of a certificate (DER); a derived registration id; the SHA-256 of an issuer's name "
+        "(DER) and a serial number in hexadecimal; or a TPM manufacturer and a version (id:49465800 id:00070002).",
     )
 
 

@@ -141,7 +141,7 @@ def test_a_denied_endorsement_key_is_refused():
 
 def test_denied_firmware_is_refused():
     certificate = verify(GOOD)
-    deny = EkDenyList(firmware=frozenset({(certificate.manufacturer, certificate.version)}))
+    deny = EkDenyList(firmware=frozenset({(certificate.manufacturer.lower(), certificate.version.lower())}))
     assert finding_of(deny=deny) == "ek-denied"
 
 
@@ -152,6 +152,8 @@ def test_a_denied_certificate_is_refused_wherever_it_is_in_the_path():
     anchor = read_stored_certificate(bytes.fromhex(GOOD["anchors_der"][0]))
     denied = (hashlib.sha256(anchor.issuer).digest(), anchor.serial_number)
     assert finding_of(deny=EkDenyList(certificates=frozenset({denied}))) == "ek-denied"
+    for hashed in (certificate.certificate_sha256, hashlib.sha256(anchor.octets).digest()):
+        assert finding_of(deny=EkDenyList(certificate_hashes=frozenset({hashed}))) == "ek-denied"
 
 
 def test_what_is_not_listed_is_not_denied():
