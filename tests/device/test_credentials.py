@@ -1,5 +1,4 @@
 import base64
-import os
 import ssl
 from pathlib import Path
 
@@ -75,7 +74,11 @@ def test_an_encrypted_key_is_refused():
         X509Credential.from_pem(LEAF.chain_pem, encrypted)
 
 
-@pytest.mark.parametrize(("chain", "key"), [(b"", LEAF.key_pem), (LEAF.chain_pem, b""), (os.urandom(9), os.urandom(9))])
+@pytest.mark.parametrize(
+    ("chain", "key"),
+    [(b"", LEAF.key_pem), (LEAF.chain_pem, b""), (b"\x80\x81\xff", b"\x00\x01\x02")],
+    ids=["no chain", "no key", "no PEM"],
+)
 def test_files_that_are_no_pem_are_refused(chain, key):
     with pytest.raises(CredentialError):
         X509Credential.from_pem(chain, key)
