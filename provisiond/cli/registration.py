@@ -66,9 +66,7 @@ def list_(
 
 
 @app.command("show", epilog="Example: provisiond registration show sensor-7")
-def show(
-    registration_id: Id = None, id_option: IdOption = None, output: Output = None, config: Config = None
-) -> None:
+def show(registration_id: Id = None, id_option: IdOption = None, output: Output = None, config: Config = None) -> None:
     """Show the record of one registration id."""
     asyncio.run(_show(config, choose_id(registration_id, id_option, _WHAT), output))
 
