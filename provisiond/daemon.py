@@ -14,12 +14,13 @@ from provisiond.attestation.x509 import X509Limits
 from provisiond.broker.embedded import EmbeddedBroker
 from provisiond.broker.limits import BrokerLimits
 from provisiond.broker.listener import ListenerSpec
-from provisiond.errors import ConfigurationError, StoreUnavailable
+from provisiond.errors import ConfigurationError, CorruptRecord, StoreUnavailable
 from provisiond.hubs.directory import ConfiguredHubs
 from provisiond.logs import configure_logs
 from provisiond.metrics import Metrics, MetricsServer
 from provisiond.observer import LogObserver, Observers
 from provisiond.pipeline import Pipeline, ServicePolicy
+from provisiond.ports import FactsQuery
 from provisiond.registration.attest import AttestationPolicy
 from provisiond.registration.decide import RegistrationPolicy
 from provisiond.settings import Listener, Settings
@@ -29,6 +30,8 @@ from provisiond.system import SystemClock, SystemEntropy, notify_service_manager
 
 _STOP_GRACE_S: Final = 8.0
 """What a stop gives requests in progress: a service manager waits 10 s before it kills."""
+
+_GROUPS_NAMED_MAX: Final = 10
 
 Reload = Callable[[], Settings]
 """Reads the configuration again; raises ConfigurationError."""
@@ -127,6 +130,7 @@ class Daemon:
             observer=Observers([LogObserver(), self._metrics]),
             policy=service_policy(settings),
         )
+        await self._warn_of_tpm_groups()
         self._broker = EmbeddedBroker(
             gatekeeper=self._pipeline,
             listeners=[listener_spec(listener) for listener in settings.broker.listeners],
@@ -144,6 +148,19 @@ class Daemon:
             **{f"listener_{name}": f"{host}:{port}" for name, (host, port) in self.addresses.items()},
         )
         notify_service_manager("READY=1")
+
+    async def _warn_of_tpm_groups(self) -> None:
+        """Every device of a TPM group is refused as long as no TPM maker is trusted."""
+        if self._pipeline.policy.registration.attestation.tpm.anchors:
+            return
+        with contextlib.suppress(CorruptRecord):  # whoever needs the damaged group hears of it
+            found = await self._store.facts(FactsQuery(registration_key="", tpm_groups=True))
+            if found.groups:
+                self._log.warning(
+                    "TPM enrollment groups let nobody in: there is no certificate of a TPM maker",
+                    groups=",".join(group.id for group in found.groups[:_GROUPS_NAMED_MAX]),
+                    ek_roots_dir=str(self._settings.attestation.tpm.ek_roots_dir),
+                )
 
     def _serve_metrics(self, resources: contextlib.AsyncExitStack) -> None:
         broker = self._broker
