@@ -5,8 +5,6 @@ from base64 import b64encode
 from dataclasses import dataclass, replace
 from typing import Final
 
-from provisiond.attestation import x509
-from provisiond.attestation.tpm import endorsement_key_hash
 from provisiond.errors import ConnectRefused, DeviceFault, PreconditionFailed, ServerFault, VersionConflict
 from provisiond.model import (
     ConnectAttempt,
@@ -22,11 +20,12 @@ from provisiond.model import (
     TpmEvidence,
     Trace,
 )
-from provisiond.ports import Clock, DecisionStore, Entropy, FactsQuery, HubDirectory, Observer, Write
+from provisiond.ports import Clock, DecisionStore, Entropy, HubDirectory, Observer, Write
 from provisiond.protocols import dps, native
 from provisiond.protocols.codecs import CODECS
 from provisiond.registration.challenge import decode_issued, encode_issued
 from provisiond.registration.decide import Context, RegistrationPolicy, decide_poll, decide_register, refuse
+from provisiond.registration.questions import facts_query
 
 _COMMIT_ATTEMPTS: Final = 8
 """How often a decision is made again because somebody else committed first; one winner a round, so 8 is plenty."""
@@ -165,17 +164,7 @@ class Pipeline:
         return decide_register(request, facts, policy=policy, context=context)
 
     async def _facts(self, request: Request) -> Facts:
-        evidence = request.evidence
-        tpm = evidence.tpm
-        stored = await self._store.facts(
-            FactsQuery(
-                registration_key=request.claimed_id.key,
-                issuer_hashes=x509.issuer_hashes(evidence.unverified_chain),
-                symmetric_key_groups=evidence.sas_token is not None or evidence.claims_symmetric_key,
-                tpm_groups=tpm is not None,
-                endorsement_key_hash=None if tpm is None else endorsement_key_hash(tpm.endorsement_key),
-            )
-        )
+        stored = await self._store.facts(facts_query(request))
         return Facts(
             individual=stored.individual,
             groups=stored.groups,
