@@ -23,6 +23,8 @@ READ_BYTES: Final = 64 * 1024
 """One socket read, of a buffer that all connections share: the bytes are taken out before the next read."""
 FIRST_READ_BYTES: Final = 4 * 1024
 """One socket read while nobody knows who is there."""
+FLUSH_BYTES: Final = 16 * 1024
+"""Received TLS bytes after which answers of OpenSSL's own are sent, whether or not data came with them."""
 _HEADER_BYTES: Final = 5
 
 Watch = Callable[[float], float | None]
@@ -84,6 +86,7 @@ class ClientConnection(asyncio.BufferedProtocol, ReaderAdapter, WriterAdapter):
         self._accepted_at = 0.0
         self._established_at: float | None = None
         self._handshake_bytes = 0
+        self._unflushed_bytes = 0
         self._has_arrived = False
         self._has_connected = False
         self._has_ended = False
@@ -155,6 +158,11 @@ class ClientConnection(asyncio.BufferedProtocol, ReaderAdapter, WriterAdapter):
     def _receive_tls(self, tls: TlsSession, data: memoryview) -> None:
         if tls.is_established:
             plaintext = tls.decrypt(data)
+            # What OpenSSL answers by itself (no to a renegotiation) would pile up if nothing of ours ever followed.
+            self._unflushed_bytes += len(data)
+            if not plaintext or self._unflushed_bytes > FLUSH_BYTES:
+                self._unflushed_bytes = 0
+                self._send(tls.outgoing())
         else:
             self._handshake_bytes += len(data)
             if self._handshake_bytes > self._limits.max_handshake_bytes:
@@ -325,7 +333,8 @@ class ClientConnection(asyncio.BufferedProtocol, ReaderAdapter, WriterAdapter):
         transport.close()
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = self._loop.call_later(self._limits.close_timeout_s, self.abort)
+        if transport.get_write_buffer_size():
+            self._timer = self._loop.call_later(self._limits.close_timeout_s, self.abort)
 
     def abort(self) -> None:
         """Close at once."""

@@ -40,7 +40,7 @@ _SERVER_UNAVAILABLE: Final = 3
 _NOT_AUTHORIZED: Final = 5
 
 
-class _Unanswered(ConnectRefused):
+class _WrongVersion(ConnectRefused):
     """The client is of an MQTT version that is not spoken here; `packet` tells it so in its own format."""
 
     def __init__(self, reason: str, packet: bytes) -> None:
@@ -184,7 +184,7 @@ class EmbeddedBroker(Broker):
         request = packets.parse_connect(await client.read_connect())
         try:
             connection = await self._admit(client, request)
-        except _Unanswered as refusal:
+        except _WrongVersion as refusal:
             self._offences.report(Reason.CONNECT, client.remote[0], str(refusal))
             client.write(refusal.packet)
             return
@@ -261,8 +261,8 @@ def _check_version(request: ConnectRequest) -> None:
     if (name, level) == ("MQTT", packets.MQTT_3_1_1):
         return
     if (name, level) == ("MQTT", packets.MQTT_5):
-        raise _Unanswered("MQTT 5 is not spoken here", packets.UNSUPPORTED_BY_MQTT_5)
-    raise _Unanswered(f"MQTT 3.1.1 only, not {quote(name)} level {level}", packets.UNSUPPORTED_BY_MQTT_3)
+        raise _WrongVersion("MQTT 5 is not spoken here", packets.UNSUPPORTED_BY_MQTT_5)
+    raise _WrongVersion(f"MQTT 3.1.1 only, not {quote(name)} level {level}", packets.UNSUPPORTED_BY_MQTT_3)
 
 
 def _quieten(*names: str) -> None:

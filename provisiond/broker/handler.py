@@ -20,6 +20,8 @@ _TURN_PACKETS: Final = 16
 """Packets served at one go while others wait; about a millisecond."""
 _OUTSTANDING_LOOK_S: Final = 30.0
 """How often an idle connection with an outstanding operation is looked at again."""
+_BUSY_LOOK_S: Final = 1.0
+"""When a connection whose request is being handled is looked at again: what it sends is not read meanwhile."""
 
 
 class DeviceHandler(BrokerProtocolHandler):
@@ -198,7 +200,7 @@ class DeviceHandler(BrokerProtocolHandler):
 
     def _watch(self, now: float) -> float | None:
         if self._is_busy:
-            return now + self._patience_s
+            return now + _BUSY_LOOK_S
         silent_by = self._client.last_received_at + self._patience_s
         if now >= silent_by:
             self.disconnect(Reason.KEEP_ALIVE, f"silent for {self._patience_s:.1f} s")

@@ -7,6 +7,7 @@ bytes left over, so reading is done here: any bytes give a value or a `ProtocolV
     text           2-byte big-endian length, then UTF-8 without U+0000
 """
 
+from functools import cache
 from typing import Final, NamedTuple
 
 from amqtt.mqtt.connack import ConnackPacket
@@ -330,6 +331,7 @@ def parse_packet_id(body: bytes) -> int:
     return packet_id
 
 
+@cache
 def encode_connack(return_code: int) -> bytes:
     """A CONNACK with session-present 0: no session ever outlives its connection (MQTT-3.2.2-1)."""
     data: bytes = ConnackPacket.build(0, return_code).to_bytes()

@@ -1,7 +1,7 @@
 """Each gap of amqtt that the embedded broker closes, shown on both.
 
 A test named `…_stock_amqtt…` fails when an upgrade of amqtt closes the gap: then the override that closes it here may
-go. The numbers are those of the list in `provisiond/broker/embedded.py`'s docstring, in its order.
+go.
 """
 
 import asyncio
@@ -328,7 +328,7 @@ def test_stock_amqtt_makes_a_state_machine_for_every_session():
     assert Session().transitions is not Session().transitions
 
 
-# --- 11: a first packet that is no CONNECT strands its socket (Python 3.11) --------------------------------------------
+# --- 11: a first packet that is no CONNECT strands its socket (before Python 3.13) ----------------------------------------
 
 
 async def test_a_first_packet_that_is_no_connect_leaves_nothing_open(edge):
@@ -338,14 +338,15 @@ async def test_a_first_packet_that_is_no_connect_leaves_nothing_open(edge):
     await wire.until(lambda: edge.is_clean)
 
 
-@pytest.mark.skipif(sys.version_info >= (3, 12), reason="asyncio closes a stranded stream itself")
+# From 3.13 on asyncio closes it in __del__, and says so there.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")
 async def test_stock_amqtt_strands_the_socket_of_a_first_packet_that_is_no_connect():
     async with stock() as broker:
         async with wire.open_client(broker.address) as client:
             client.send(wire.publish("topic"))
             assert not await is_closed_within(client, 0.2)
         await asyncio.sleep(0.1)  # nothing is what is waited for
-        assert len(broker.stranded) == 1
+        assert len(broker.stranded) == (1 if sys.version_info < (3, 13) else 0)
 
 
 # --- the codec ---------------------------------------------------------------------------------------------------------

@@ -182,6 +182,25 @@ async def test_a_client_may_send_its_connect_before_the_handshake_flight_is_proc
     assert kinds == [wire.CONNACK, wire.SUBACK, wire.PUBACK, wire.PUBLISH]
 
 
+async def test_a_renegotiation_is_refused_at_once(edge):
+    """OpenSSL refuses it by itself; nothing of ours is sent that would carry the refusal along."""
+    host, port = edge.broker.addresses["devices"]
+    process = await asyncio.create_subprocess_exec(
+        "openssl", "s_client", "-connect", f"{host}:{port}", "-tls1_2",
+        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+    )  # fmt: skip
+    printed = b""
+    async with asyncio.timeout(wire.DEADLINE_S):
+        for sent, answer in ((wire.connect(), b"\x20\x02\x00\x00"), (b"R\n", b"no renegotiation")):
+            process.stdin.write(sent)
+            while answer not in printed:
+                more = await process.stdout.read(4096)
+                assert more, printed
+                printed += more
+        process.stdin.close()
+        await process.communicate()
+
+
 # --- resumption -------------------------------------------------------------------------------------------------------
 
 
