@@ -82,7 +82,7 @@ class ClientConnection(asyncio.BufferedProtocol, ReaderAdapter, WriterAdapter):
         self._buffer_limit_bytes = limits.max_connect_bytes + _HEADER_BYTES
         self._waiter: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._watch: Watch = self._watch_arrival
+        self._watch: Watch | None = self._watch_arrival
         self._accepted_at = 0.0
         self._established_at: float | None = None
         self._handshake_bytes = 0
@@ -150,6 +150,7 @@ class ClientConnection(asyncio.BufferedProtocol, ReaderAdapter, WriterAdapter):
         """Let go of everything."""
         self._transport = None
         self._tls = None
+        self._watch = None  # it holds this object or its handler: without it nothing waits for the garbage collector
         if self._timer is not None:
             self._timer.cancel()
         self._end()
@@ -356,7 +357,7 @@ class ClientConnection(asyncio.BufferedProtocol, ReaderAdapter, WriterAdapter):
             self._timer = self._loop.call_at(at, self._look)
 
     def _look(self) -> None:
-        again_at = self._watch(self._loop.time())
+        again_at = self._watch(self._loop.time()) if self._watch is not None else None
         if again_at is not None:
             self._timer = self._loop.call_at(again_at, self._look)
 
