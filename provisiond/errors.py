@@ -16,6 +16,10 @@
     │   │   ├── VersionConflict     somebody else committed first; read and decide again
     │   │   ├── CorruptRecord       a stored record is not what was written
     │   │   └── StoreUnavailable    full, read-only, locked or broken
+    │   ├── HubFault                    a hub did not do what was asked
+    │   │   ├── HubUnavailable          it did not answer, or not in time: ask again
+    │   │   ├── HubUnauthorized         it does not take our own credentials: an operator has to act
+    │   │   └── HubRefused          400209  it will never take this device as it is
     │   └── AllocationError         400208  no hub can take the device
     ├── SealBroken                  a sealed credential is not for this key or context, or was altered
     ├── ConnectRefused              the MQTT CONNECT is inconsistent; carries the CONNACK return code
@@ -131,14 +135,21 @@ class PreconditionFailed(DeviceFault):
 
 
 class Throttled(DeviceFault):
-    """Too many requests; `retry_after_s` says when to ask again (whole seconds, at least 1)."""
+    """Too many requests; `retry_after_s` says when to ask again (whole seconds, at least 1).
+
+    Args:
+        reason: for the operator.
+        retry_after_s: seconds.
+        repeated: the same device was told so a moment ago, and the operator as well.
+    """
 
     code: ClassVar[int] = 429001
     public_message = "Too many requests"
 
-    def __init__(self, reason: str, *, retry_after_s: int) -> None:
+    def __init__(self, reason: str, *, retry_after_s: int, repeated: bool = False) -> None:
         super().__init__(reason)
         self.retry_after_s = max(1, retry_after_s)
+        self.repeated = repeated
 
 
 class ServerFault(ProvisiondError):
@@ -186,9 +197,34 @@ class AllocationError(ServerFault):
     code = 400208
     public_message = "No eligible hub"
 
-    def __init__(self, reason: str, *, code: int = 400208) -> None:
+    def __init__(self, reason: str, *, code: int = 400208, public: str | None = None) -> None:
         super().__init__(reason)
         self.code = code
+        if public is not None:
+            self.public_message = public
+
+
+class HubFault(ServerFault):
+    """A hub did not do what was asked of it.
+
+    Args:
+        reason: for the operator; names neither passwords nor keys.
+    """
+
+
+class HubUnavailable(HubFault):
+    """The hub did not answer, not in time, or not with sense: asking again may help."""
+
+
+class HubUnauthorized(HubFault):
+    """The hub does not take the credentials that we administer it with: an operator has to act."""
+
+
+class HubRefused(HubFault):
+    """The hub will never take this device as it is."""
+
+    code = 400209
+    public_message = "The assigned hub does not take this device"
 
 
 class SealBroken(ProvisiondError):

@@ -10,16 +10,19 @@ from typing import Protocol
 
 from provisiond.errors import ConnectRefused
 from provisiond.model import (
+    AllocationRequest,
     AuditRecord,
     CloudMessage,
     ConnectAttempt,
     Connection,
+    CustomAllocation,
     Decision,
     DevicePresence,
     DeviceTwin,
     Enrollment,
     EnrollmentKind,
     Hub,
+    JSONValue,
     Message,
     Registration,
     RegistrationStatus,
@@ -55,6 +58,7 @@ class StoredFacts:
     groups: tuple[Enrollment, ...] = ()
     registration: Registration | None = None
     endorsement_key_owner: str | None = None
+    draining_hubs: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -275,11 +279,97 @@ class DeviceStore(Protocol):
         ...
 
 
+class OutboxStore(Protocol):
+    """What the assigner needs of the store: the rows that are its queues. All raise StoreUnavailable."""
+
+    async def commit(self, write: Write) -> None:
+        """As `DecisionStore.commit`."""
+        ...
+
+    async def get_registration(self, key: str) -> Registration | None:
+        """As `AdminStore.get_registration`."""
+        ...
+
+    async def list_registrations(
+        self,
+        *,
+        after_key: str = "",
+        limit: int,
+        enrollment_id: str | None = None,
+        status: RegistrationStatus | None = None,
+        hub: str | None = None,
+    ) -> Sequence[Registration]:
+        """As `AdminStore.list_registrations`."""
+        ...
+
+    async def list_retirements(
+        self, hub: str, *, due_by: datetime, after_device: str = "", limit: int
+    ) -> Sequence[Retirement]:
+        """What is to go from a hub and is due, by device id, starting after `after_device`."""
+        ...
+
+    async def put_retirement(self, retirement: Retirement, audit: AuditRecord | None = None) -> None:
+        """Have an identity go from a hub; it replaces what was to become of it."""
+        ...
+
+    async def finish_retirement(self, retirement: Retirement, audit: AuditRecord) -> bool:
+        """Forget a retirement that is done; False when it is not there any more: the device has come back."""
+        ...
+
+    async def count_by_hub(self) -> Mapping[str, Mapping[RegistrationStatus, int]]:
+        """Registrations by hub name and status."""
+        ...
+
+    async def draining_hubs(self) -> frozenset[str]:
+        """Names of the hubs that operators drain."""
+        ...
+
+    async def put_hub_observation(self, name: str, observed: Mapping[str, JSONValue]) -> None:
+        """Say what was seen of a hub."""
+        ...
+
+    async def hub_observations(self) -> Mapping[str, Mapping[str, JSONValue]]:
+        """What was last seen of each hub, by name."""
+        ...
+
+
+class HubClaims(Protocol):
+    """Which daemon works on which hub's queue: one at a time, and none that has died."""
+
+    def claim(self, hub: str) -> bool:
+        """Take the queue of a hub, or say that somebody else has it; a queue that we have, we keep."""
+        ...
+
+    def release(self, hub: str) -> None:
+        """Let go of it."""
+        ...
+
+
+class Outbox(Protocol):
+    """Who works on the rows that a decision left `assigning`."""
+
+    def wake(self, hub: str) -> None:
+        """There is something in this hub's queue; must not block."""
+        ...
+
+
+class CustomAllocator(Protocol):
+    """Who answers custom allocations."""
+
+    async def allocate(self, request: AllocationRequest) -> CustomAllocation:
+        """Ask the webhook of the enrollment, within its deadline; never raises for what it does."""
+        ...
+
+
 class HubDirectory(Protocol):
     """The linked hubs, as they are now."""
 
     def snapshot(self) -> tuple[Hub, ...]:
         """Every linked hub with its health, weight and load."""
+        ...
+
+    def place(self, *, before: str | None, after: str | None) -> None:
+        """Count a device on another hub, by name, until the next count of all; None is nowhere."""
         ...
 
 
@@ -299,6 +389,15 @@ class Gatekeeper(Protocol):
 
         The reply is for this connection alone. None: nothing to say (the connection is told nothing).
         The broker acknowledges the PUBLISH after this returns and before it sends the reply.
+        """
+        ...
+
+    async def subscriptions_changed(self, connection: Connection, granted: Mapping[str, int]) -> None:
+        """A hub device or an operator has subscribed or unsubscribed; told after its SUBACK or UNSUBACK.
+
+        Args:
+            connection: whose.
+            granted: every filter that it has now, with its QoS; it changes with the connection, so copy what you keep.
         """
         ...
 
@@ -332,6 +431,14 @@ class Transport(Protocol):
 
     async def send(self, connection_id: str, message: Message) -> bool:
         """Send to one connection; False when it is gone."""
+        ...
+
+    def post(self, connection_id: str, message: Message) -> bool:
+        """`send`, without waiting for anything."""
+        ...
+
+    async def deliver(self, connection_id: str, message: Message, *, deadline_s: float) -> bool:
+        """Send to one connection and wait for its acknowledgement; False when there is none within the deadline."""
         ...
 
     def disconnect(self, connection_id: str, reason: str) -> None:

@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
+from typing import Final
 
 from provisiond.errors import AllocationError
 from provisiond.model import AllocationPolicy, Hub, Trace
@@ -19,6 +20,21 @@ class Allocation:
     hub: Hub
     policy: AllocationPolicy
     scores: tuple[tuple[str, float], ...]
+
+
+MOVE_GAIN: Final = 0.2
+"""Part by which another hub's latency must be lower before `geoLatency` moves a device: 9 ms for 10 is not worth it."""
+MOVE_GAIN_MIN_MS: Final = 2.0
+"""And by how much at least: half of 1 ms is nothing that a device notices."""
+
+
+def candidates(hubs: Sequence[Hub], allowed: Sequence[str]) -> tuple[Hub, ...]:
+    """The hubs a device may get: allowed and eligible, and healthy, unless none is.
+
+    Where no eligible hub is healthy, the device waits, assigning, for the one it gets to come back.
+    """
+    eligible = [hub for hub in _in_order(hubs, allowed) if hub.eligible]
+    return tuple(hub for hub in eligible if hub.healthy) or tuple(eligible)
 
 
 def allocate(
@@ -43,11 +59,14 @@ def allocate(
     Raises:
         AllocationError: no eligible hub (400208).
     """
-    candidates = [hub for hub in _in_order(hubs, allowed) if hub.eligible]
-    if not candidates:
+    open_hubs = candidates(hubs, allowed)
+    if not open_hubs:
         trace.failed("allocation", f"none of {len(hubs)} linked hubs is allowed and eligible", "DPS 400208")
         raise AllocationError(f"no eligible hub for {registration_key}: {_describe(hubs, allowed)}")
-    scores = [(hub, _score(policy, hub, index, registration_key, current_hub)) for index, hub in enumerate(candidates)]
+    if policy is AllocationPolicy.GEO_LATENCY and all(hub.latency_ms is None for hub in open_hubs):
+        trace.passed("allocation", "no hub's latency has been measured yet: hashed")
+        policy = AllocationPolicy.HASHED
+    scores = [(hub, _score(policy, hub, index, registration_key, current_hub)) for index, hub in enumerate(open_hubs)]
     chosen, _ = max(scores, key=lambda scored: (scored[1], scored[0].name))
     allocation = Allocation(hub=chosen, policy=policy, scores=tuple((hub.name, score) for hub, score in scores))
     listed = ", ".join(f"{name} {score:.6g}" for name, score in allocation.scores[:16])
@@ -78,9 +97,18 @@ def _score(policy: AllocationPolicy, hub: Hub, index: int, registration_key: str
             others = hub.assigned_count - (hub.name == current_hub)
             return -others / hub.weight
         case AllocationPolicy.GEO_LATENCY:
-            return -hub.latency_ms if hub.latency_ms is not None else -math.inf
+            return _latency_score(hub, current_hub)
         case AllocationPolicy.CUSTOM:
-            raise AllocationError("custom allocation is not available on this service", code=400207)
+            raise AllocationError("a custom allocation is its webhook's to decide", code=400207)
+
+
+def _latency_score(hub: Hub, current_hub: str | None) -> float:
+    """The hub a device is on counts as a little nearer than it is, or noise would move devices to and fro."""
+    if hub.latency_ms is None:
+        return -math.inf
+    if hub.name != current_hub:
+        return -hub.latency_ms
+    return -min(hub.latency_ms * (1 - MOVE_GAIN), hub.latency_ms - MOVE_GAIN_MIN_MS)
 
 
 def _in_order(hubs: Sequence[Hub], allowed: Sequence[str]) -> list[Hub]:
@@ -92,7 +120,5 @@ def _in_order(hubs: Sequence[Hub], allowed: Sequence[str]) -> list[Hub]:
 
 
 def _describe(hubs: Sequence[Hub], allowed: Sequence[str]) -> str:
-    state = (
-        ", ".join(f"{hub.name}{'' if hub.eligible else ' (not eligible)'}" for hub in hubs[:16]) or "no hub is linked"
-    )
+    state = ", ".join(f"{hub.name}{'' if hub.eligible else ' (draining)'}" for hub in hubs[:16]) or "no hub is linked"
     return f"{state}; allowed: {', '.join(allowed[:16]) or 'all'}"

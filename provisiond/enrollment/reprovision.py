@@ -17,7 +17,7 @@ def stays(existing: Registration | None, policy: ReprovisionPolicy) -> bool:
     return (
         existing is not None
         and existing.hub is not None
-        and existing.status in (RegistrationStatus.ASSIGNED, RegistrationStatus.ASSIGNING)
+        and existing.status is not RegistrationStatus.FAILED
         and not policy.update_hub_assignment
     )
 

@@ -1,23 +1,21 @@
 """The decision: select, attest, authorise, allocate, step. Pure: the same request and facts give the same answer."""
 
-from dataclasses import dataclass, field, replace
-from datetime import datetime
+from collections.abc import Sequence
+from dataclasses import replace
 from hmac import compare_digest
-from typing import Final
 
-from provisiond.assignment.policies import Allocation, allocate
 from provisiond.attestation.tpm import parse_endorsement_key, parse_storage_root_key
 from provisiond.attestation.tpm_activation import activation_blob
 from provisiond.enrollment.match import presented_types
-from provisiond.enrollment.reprovision import stays, substatus_after
 from provisiond.errors import AllocationError, AttestationError, DeviceFault, NotFound, ServerFault
 from provisiond.model import (
-    AllocationPolicy,
+    AllocationRequest,
     AuditRecord,
     Decision,
     ErrorBody,
     Facts,
     Hub,
+    JSONValue,
     Outcome,
     PollRequest,
     RegisterRequest,
@@ -25,60 +23,17 @@ from provisiond.model import (
     RegistrationId,
     RegistrationStatus,
     Reply,
-    ReprovisionPolicy,
     Role,
     Trace,
     Verified,
 )
-from provisiond.ports import Entropy
 from provisiond.registration import challenge, tpm_claim
-from provisiond.registration.attest import AttestationPolicy, Unproved, attest
+from provisiond.registration.attest import Unproved, attest
+from provisiond.registration.context import Context, RegistrationPolicy
 from provisiond.registration.machine import Event, step
+from provisiond.registration.placement import choose_hub, is_unchanged, place, retirement
 
-_HUB_KEY_SIZE_BYTES: Final = 32
-"""HMAC-SHA256's own strength; what Azure gives a TPM device as well."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RegistrationPolicy:
-    """The operator's settings that a decision depends on.
-
-    Args:
-        retry_after_s: what an unfinished operation tells the device to wait, whole seconds.
-        default_allocation, default_reprovision: for enrollments that do not say.
-    """
-
-    attestation: AttestationPolicy
-    retry_after_s: int = 3
-    default_allocation: AllocationPolicy = AllocationPolicy.HASHED
-    default_reprovision: ReprovisionPolicy = field(default_factory=ReprovisionPolicy)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Context:
-    """What a decision is given besides the request and the facts.
-
-    Args:
-        now: wall time, aware UTC.
-        immediate: whether this device takes `assigned` as its first answer.
-        tracking_id: fresh UUID text, for the audit row and, on a refusal, the device.
-        operation_id: fresh and unguessable, for a new registration.
-        etag: fresh, for a changed registration.
-        challenge_id: fresh and unguessable, for a challenge.
-        connection_id: of the connection that asks; empty where connections are not ours to know.
-        entropy: makes what a challenge or a sealed key needs.
-        actor: remote address of the device.
-    """
-
-    now: datetime
-    immediate: bool
-    tracking_id: str
-    operation_id: str
-    etag: str
-    challenge_id: str
-    connection_id: str
-    entropy: Entropy
-    actor: str = ""
+__all__ = ["Context", "RegistrationPolicy", "decide_poll", "decide_register", "refuse"]
 
 
 def decide_register(
@@ -97,7 +52,7 @@ def decide_register(
         return _disabled(outcome, event=event, context=context, trace=trace)
     trace.passed("authorisation", f"enrollment {outcome.enrollment.id} is enabled")
     try:
-        return _assign(outcome, facts, policy=policy, context=context, trace=trace)
+        return _assign(outcome, facts, payload=request.payload, policy=policy, context=context, trace=trace)
     except AllocationError as error:
         return _failed(outcome, error, context=context, trace=trace)
 
@@ -122,7 +77,7 @@ def decide_poll(request: PollRequest, facts: Facts, *, policy: RegistrationPolic
     if not verified.enrollment.enabled:
         return _disabled(verified, event="poll", context=context, trace=trace)
     return Decision(
-        reply=_report(registration, request.claimed_id, policy=policy, context=context, immediate=True),
+        reply=_report(registration, request.claimed_id, facts.hubs, policy=policy, context=context, immediate=True),
         outcome=Outcome(registration.status.value),
     )
 
@@ -180,7 +135,7 @@ def _decide_bearer_poll(
             outcome=Outcome.DISABLED,
         )
     return Decision(
-        reply=_report(registration, request.claimed_id, policy=policy, context=context, immediate=True),
+        reply=_report(registration, request.claimed_id, facts.hubs, policy=policy, context=context, immediate=True),
         outcome=Outcome(registration.status.value),
     )
 
@@ -208,114 +163,71 @@ def _challenge(
 
 
 def _assign(
-    verified: Verified, facts: Facts, *, policy: RegistrationPolicy, context: Context, trace: Trace
+    verified: Verified,
+    facts: Facts,
+    *,
+    payload: JSONValue,
+    policy: RegistrationPolicy,
+    context: Context,
+    trace: Trace,
 ) -> Decision:
     existing = facts.registration
-    reprovision = verified.enrollment.reprovision_policy or policy.default_reprovision
-    if existing is not None and stays(existing, reprovision):
-        trace.passed("reprovisioning", f"stays on {existing.hub}: the policy never updates the hub assignment")
-        return _keep(existing, verified, policy=policy, context=context, trace=trace)
-    hub = _allocate(verified, facts, policy=policy, trace=trace).hub
-    if existing is not None and _is_unchanged(existing, hub, verified):
+    hub = choose_hub(verified, facts, payload=payload, policy=policy, trace=trace)
+    if isinstance(hub, AllocationRequest):
+        return _ask(verified, hub, policy=policy)
+    if isinstance(hub, Registration):
+        return _keep(hub, verified, facts, policy=policy, context=context, trace=trace)
+    placed = place(hub, verified, facts, policy=policy, context=context)
+    if existing is not None and is_unchanged(existing, placed):
         trace.passed("reprovisioning", f"stays on {hub.name}: nothing has changed")
-        return _keep(existing, verified, policy=policy, context=context, trace=trace)
-    registration = _place(existing, hub, verified, reprovision=reprovision, context=context)
-    trace.passed("registration", f"{registration.status.value} on {hub.name}, {registration.substatus}")
-    return _settle(
-        registration,
+        return _keep(existing, verified, facts, policy=policy, context=context, trace=trace)
+    trace.passed("registration", f"{placed.status.value} on {hub.name}, {placed.substatus}")
+    decision = _settle(
+        placed,
         verified,
+        facts,
         policy=policy,
         context=context,
         trace=trace,
-        write=registration,
+        write=placed,
         expected_version=existing.version if existing else 0,
     )
+    return replace(decision, retire=retirement(existing, placed, after_s=policy.retire_after_s))
 
 
-def _allocate(verified: Verified, facts: Facts, *, policy: RegistrationPolicy, trace: Trace) -> Allocation:
-    return allocate(
-        policy=verified.enrollment.allocation_policy or policy.default_allocation,
-        hubs=facts.hubs,
-        allowed=verified.enrollment.iot_hubs,
-        registration_key=verified.registration_id.key,
-        current_hub=facts.registration.hub if facts.registration else None,
-        trace=trace,
-    )
-
-
-def _is_unchanged(existing: Registration, hub: Hub, verified: Verified) -> bool:
-    return (
-        existing.status in (RegistrationStatus.ASSIGNED, RegistrationStatus.ASSIGNING)
-        and existing.hub == hub.name
-        and existing.assigned_host == hub.host
-        and existing.enrollment_kind == verified.enrollment.kind
-        and existing.enrollment_id.lower() == verified.enrollment.key
-        and existing.attestation_type == verified.attestation_type
-        and existing.endorsement_key_hash == verified.endorsement_key_hash
-    )
-
-
-def _place(
-    existing: Registration | None, hub: Hub, verified: Verified, *, reprovision: ReprovisionPolicy, context: Context
-) -> Registration:
-    status = existing.status if existing else RegistrationStatus.UNASSIGNED
-    placed = Registration(
-        registration_id=verified.registration_id.text,
-        status=step(status, Event.PLACED if hub.immediate else Event.RESERVED),
-        substatus=substatus_after(existing, hub.name, reprovision),
-        operation_id=context.operation_id,
-        version=1,
-        hub=hub.name,
-        assigned_host=hub.host,
-        device_id=verified.enrollment.device_id or verified.registration_id.text,
-        enrollment_kind=verified.enrollment.kind,
-        enrollment_id=verified.enrollment.id,
-        attestation_type=verified.attestation_type,
-        etag=context.etag,
-        created_at=context.now,
-        updated_at=context.now,
-    )
-    placed = _with_tpm(placed, existing, verified, context)
-    if existing is None:
-        return placed
-    # The name at the hub and the operation a device may be polling outlive every move; both end with the record.
-    return replace(
-        placed,
-        registration_id=existing.registration_id,
-        operation_id=existing.operation_id,
-        version=existing.version + 1,
-        device_id=existing.device_id,
-        created_at=existing.created_at,
-    )
-
-
-def _with_tpm(
-    placed: Registration, existing: Registration | None, verified: Verified, context: Context
-) -> Registration:
-    """A TPM device keeps its hub key for as long as it is the same TPM; it is made here, and leaves only sealed."""
-    if verified.tpm is None:
-        return placed
-    same = existing is not None and existing.endorsement_key_hash == verified.endorsement_key_hash
-    known = existing.hub_key if existing is not None and same else None
-    return replace(
-        placed,
-        endorsement_key_hash=verified.endorsement_key_hash,
-        endorsement_key=verified.tpm.endorsement_key,
-        storage_root_key=verified.tpm.storage_root_key,
-        hub_key=known or context.entropy.token_bytes(_HUB_KEY_SIZE_BYTES),
+def _ask(verified: Verified, question: AllocationRequest, *, policy: RegistrationPolicy) -> Decision:
+    """Nothing is decided yet. Should nobody ask the question, the device is told to come again."""
+    return Decision(
+        reply=Reply(
+            status=202,
+            status_text=RegistrationStatus.ASSIGNING,
+            registration_id=verified.registration_id.text,
+            retry_after_s=policy.retry_after_s,
+        ),
+        outcome=Outcome.PENDING,
+        allocation=question,
     )
 
 
 def _keep(
-    existing: Registration, verified: Verified, *, policy: RegistrationPolicy, context: Context, trace: Trace
+    existing: Registration,
+    verified: Verified,
+    facts: Facts,
+    *,
+    policy: RegistrationPolicy,
+    context: Context,
+    trace: Trace,
 ) -> Decision:
     step(existing.status, Event.KEPT)
-    return _settle(existing, verified, policy=policy, context=context, trace=trace, expected_version=existing.version)
+    return _settle(
+        existing, verified, facts, policy=policy, context=context, trace=trace, expected_version=existing.version
+    )
 
 
 def _settle(
     registration: Registration,
     verified: Verified,
+    facts: Facts,
     *,
     policy: RegistrationPolicy,
     context: Context,
@@ -326,7 +238,12 @@ def _settle(
     outcome = Outcome(registration.status.value)
     return Decision(
         reply=_report(
-            registration, verified.registration_id, policy=policy, context=context, immediate=context.immediate
+            registration,
+            verified.registration_id,
+            facts.hubs,
+            policy=policy,
+            context=context,
+            immediate=context.immediate,
         ),
         outcome=outcome,
         registration=write,
@@ -347,6 +264,7 @@ def _own_operation(registration: Registration | None, operation_id: str) -> Regi
 def _report(
     registration: Registration,
     claimed_id: RegistrationId,
+    hubs: Sequence[Hub],
     *,
     policy: RegistrationPolicy,
     context: Context,
@@ -360,7 +278,7 @@ def _report(
             operation_id=registration.operation_id,
             status_text=RegistrationStatus.ASSIGNING,
             registration_id=spelt if immediate else "",
-            retry_after_s=policy.retry_after_s,
+            retry_after_s=_retry_after_s(registration, hubs, policy),
         )
     return Reply(
         status=200,
@@ -370,6 +288,15 @@ def _report(
         registration=replace(registration, registration_id=spelt),
         authentication_key=_seal_hub_key(registration, context),
     )
+
+
+def _retry_after_s(registration: Registration, hubs: Sequence[Hub], policy: RegistrationPolicy) -> int:
+    """As long as the hub's queue is; a device that is told to poll without need, as always."""
+    if registration.status is RegistrationStatus.ASSIGNING:
+        hub = next((hub for hub in hubs if hub.name == registration.hub), None)
+        if hub is not None and hub.retry_after_s is not None:
+            return hub.retry_after_s
+    return policy.retry_after_s
 
 
 def _seal_hub_key(registration: Registration, context: Context) -> bytes | None:

@@ -1,13 +1,15 @@
 """The registration machine: every state, every event, one table. Rule: nothing else changes a registration's status.
 
-| from, event  | PLACED   | RESERVED  | CONFIRMED | HUB_REFUSED | KEPT      |
-|--------------|----------|-----------|-----------|-------------|-----------|
-| unassigned   | assigned | assigning |           |             |           |
-| assigning    | assigned | assigning | assigned  | failed      | assigning |
-| assigned     | assigned | assigning |           |             | assigned  |
-| failed       | assigned | assigning |           |             |           |
+| from, event  | PLACED   | RESERVED  | CONFIRMED | HUB_REFUSED | KEPT      | REVOKED  |
+|--------------|----------|-----------|-----------|-------------|-----------|----------|
+| unassigned   | assigned | assigning |           |             |           |          |
+| assigning    | assigned | assigning | assigned  | failed      | assigning | disabled |
+| assigned     | assigned | assigning |           |             | assigned  | disabled |
+| failed       | assigned | assigning |           |             |           | disabled |
+| disabled     | assigned | assigning |           |             |           | disabled |
 
-`unassigned` is a registration without a record. `disabled` is an answer, not a state: the enrollment holds it.
+`unassigned` is a registration without a record. `disabled` says that the identity was taken from the hub; what keeps
+the device out is its enrollment, and when that is enabled again, the device comes back by asking.
 """
 
 from enum import Enum, auto
@@ -30,12 +32,15 @@ class Event(Enum):
     """The hub will never take it."""
     KEPT = auto()
     """The device asked again and nothing changes."""
+    REVOKED = auto()
+    """An operator took the identity from the hub."""
 
 
 _UNASSIGNED: Final = RegistrationStatus.UNASSIGNED
 _ASSIGNING: Final = RegistrationStatus.ASSIGNING
 _ASSIGNED: Final = RegistrationStatus.ASSIGNED
 _FAILED: Final = RegistrationStatus.FAILED
+_DISABLED: Final = RegistrationStatus.DISABLED
 
 TRANSITIONS: Final = {
     (_UNASSIGNED, Event.PLACED): _ASSIGNED,
@@ -50,6 +55,12 @@ TRANSITIONS: Final = {
     (_ASSIGNED, Event.KEPT): _ASSIGNED,
     (_FAILED, Event.PLACED): _ASSIGNED,
     (_FAILED, Event.RESERVED): _ASSIGNING,
+    (_DISABLED, Event.PLACED): _ASSIGNED,
+    (_DISABLED, Event.RESERVED): _ASSIGNING,
+    (_ASSIGNING, Event.REVOKED): _DISABLED,
+    (_ASSIGNED, Event.REVOKED): _DISABLED,
+    (_FAILED, Event.REVOKED): _DISABLED,
+    (_DISABLED, Event.REVOKED): _DISABLED,
 }
 
 

@@ -23,6 +23,8 @@ SELECT 'individual', key, NULL, digest, record FROM enrollment
 UNION ALL
 SELECT 'registration', key, version, digest, record FROM registration
     WHERE key IN (SELECT value FROM json_each(?1))
+UNION ALL
+SELECT 'draining', name, NULL, NULL, NULL FROM draining_hub
 """
 
 _FACTS_OF_HASHES: Final = f"""{_FACTS}
@@ -113,6 +115,7 @@ class FactsReader:
                 groups=self._groups(snapshot, query),
                 registration=self._registration(key, snapshot.registrations.get(key)),
                 endorsement_key_owner=snapshot.endorsement_key_owner(query),
+                draining_hubs=snapshot.draining_hubs,
             )
         except CorruptRecord as error:
             return CorruptRecord(error.table, error.key)  # a fresh one: others may hear of the same group
@@ -151,6 +154,7 @@ class _Snapshot:
     """The rows of one statement, by key."""
 
     __slots__ = (
+        "draining_hubs",
         "generation",
         "groups",
         "groups_by_issuer",
@@ -166,6 +170,7 @@ class _Snapshot:
         endorsement_keys = {query.endorsement_key_hash for query in queries if query.endorsement_key_hash is not None}
         self.wants_shared = any(query.symmetric_key_groups or query.tpm_groups for query in queries)
         self.generation = -1
+        draining: list[str] = []
         self.individuals: dict[bytes, tuple[bytes, bytes]] = {}
         self.registrations: dict[bytes, tuple[int, bytes, bytes]] = {}
         self.groups: dict[bytes, bytes] = {}
@@ -186,8 +191,11 @@ class _Snapshot:
                 self.groups_by_issuer.setdefault(detail, []).append(key)
             elif what == b"owner":
                 self.owners.setdefault(detail, []).append(key)
+            elif what == b"draining":
+                draining.append(key.decode())
             else:
                 self.generation = key
+        self.draining_hubs = frozenset(draining)
 
     def endorsement_key_owner(self, query: FactsQuery) -> str | None:
         """Which registration has the endorsement key; another one than the query's own before that."""

@@ -9,7 +9,7 @@ from datetime import datetime
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Final, Self, TypeVar
 
 from provisiond.errors import ProvisiondError, StoreUnavailable
 from provisiond.model import (
@@ -19,11 +19,13 @@ from provisiond.model import (
     DeviceTwin,
     Enrollment,
     EnrollmentKind,
+    JSONValue,
     Registration,
     RegistrationStatus,
+    Retirement,
 )
 from provisiond.ports import FactsQuery, StoredChallenge, StoredFacts, Write
-from provisiond.store import audit, backup, challenges, devices, enrollments, opening, registrations, rows
+from provisiond.store import audit, backup, challenges, devices, enrollments, hubs, opening, registrations, rows
 from provisiond.store.audit import AuditVerdict
 from provisiond.store.connection import (
     BUSY_TIMEOUT_S,
@@ -39,6 +41,8 @@ from provisiond.store.grouping import GroupedCalls
 from provisiond.store.writer import DecisionItem, MutationItem, WriteItem, write_group
 
 T = TypeVar("T")
+
+_AT_A_HUB: Final = (RegistrationStatus.ASSIGNED, RegistrationStatus.ASSIGNING)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -215,6 +219,8 @@ class SqliteStore:
                 expected_version=write.expected_version,
                 audit=None if record is None else rows.audit_row(record),
                 guard=None if write.guard is None else rows.enrollment_guard(write.guard),
+                identity=_identity_of(registration),
+                retire=write.retire,
             )
         )
 
@@ -367,6 +373,58 @@ class SqliteStore:
         """Changes whenever an enrollment changes or a registration is removed; raises StoreUnavailable."""
         return await self._ask(devices.count_access_changes)
 
+    # --- ports.OutboxStore -------------------------------------------------------------------------------------------
+
+    async def list_retirements(
+        self, hub: str, *, due_by: datetime, after_device: str = "", limit: int
+    ) -> Sequence[Retirement]:
+        """What is to go from a hub and is due, by device id; raises StoreUnavailable."""
+        return await self._ask(
+            partial(hubs.list_retirements, hub=hub, due_by=due_by, after_device=after_device, limit=limit)
+        )
+
+    async def put_retirement(self, retirement: Retirement, audit: AuditRecord | None = None) -> None:
+        """Have an identity go from a hub; raises StoreUnavailable."""
+        put = partial(hubs.put_retirements, retirements=(retirement,))
+        await self._writes.call(MutationItem(apply=put, audit=None if audit is None else rows.audit_row(audit)))
+
+    async def finish_retirement(self, retirement: Retirement, audit: AuditRecord) -> bool:
+        """Forget one that is done; False when the device has come back meanwhile; raises StoreUnavailable."""
+        finish = partial(hubs.finish_retirement, retirement=retirement)
+        finished: bool = await self._writes.call(MutationItem(apply=finish, audit=rows.audit_row(audit)))
+        return finished
+
+    async def count_by_hub(self) -> Mapping[str, Mapping[RegistrationStatus, int]]:
+        """Registrations by hub name and status, from counters; raises StoreUnavailable."""
+        return await self._ask(hubs.count)
+
+    async def draining_hubs(self) -> frozenset[str]:
+        """Names of the hubs that operators drain; raises StoreUnavailable."""
+        return await self._ask(hubs.draining)
+
+    async def set_hub_draining(self, name: str, wanted: bool, audit: AuditRecord) -> bool:
+        """Drain a hub, or no longer; whether that was a change; raises StoreUnavailable."""
+        change = partial(hubs.set_draining, name=name, wanted=wanted)
+        changed: bool = await self._writes.call(MutationItem(apply=change, audit=rows.audit_row(audit)))
+        return changed
+
+    async def put_hub_observation(self, name: str, observed: Mapping[str, JSONValue]) -> None:
+        """Say what was seen of a hub; raises StoreUnavailable."""
+        await self._writes.call(MutationItem(apply=partial(hubs.put_observation, name=name, observed=observed)))
+
+    async def hub_observations(self) -> Mapping[str, Mapping[str, JSONValue]]:
+        """What was last seen of each hub; raises StoreUnavailable."""
+        return await self._ask(hubs.observations)
+
+    async def revoke_certificate(self, issuer_hash: str, serial: int, at: datetime) -> None:
+        """Have a certificate in its issuer's revocation list; raises StoreUnavailable."""
+        revoke = partial(hubs.revoke_certificate, issuer_hash=issuer_hash, serial=serial, at=at)
+        await self._writes.call(MutationItem(apply=revoke))
+
+    async def revoked_certificates(self, issuer_hash: str) -> Mapping[int, datetime]:
+        """Serial numbers of an issuer's revoked certificates, and since when; raises StoreUnavailable."""
+        return await self._ask(partial(hubs.revoked_certificates, issuer_hash=issuer_hash))
+
     # --- care --------------------------------------------------------------------------------------------------------
 
     async def backup(self, target: Path | str) -> None:
@@ -421,6 +479,13 @@ class SqliteStore:
             self.fatal.set()
             self._writes.refuse(f"nothing is written any more: {explained}")
         return explained
+
+
+def _identity_of(registration: Registration | None) -> tuple[str, str] | None:
+    """Hub and device id of the identity that a registration needs."""
+    if registration is None or registration.hub is None or registration.status not in _AT_A_HUB:
+        return None
+    return rows.storable(registration.hub), rows.storable(registration.device_id)
 
 
 def _start_writing(writer: Connection | None, items: list[WriteItem]) -> asyncio.Future[list[Any]]:

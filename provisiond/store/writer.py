@@ -6,18 +6,21 @@ from dataclasses import dataclass
 from typing import Any
 
 from provisiond.errors import AdminError, StoreError, VersionConflict
-from provisiond.store import audit, enrollments, registrations, rows
+from provisiond.model import Retirement
+from provisiond.store import audit, enrollments, hubs, registrations, rows
 from provisiond.store.connection import is_environmental, transaction
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecisionItem:
-    """A decision's writes, encoded."""
+    """A decision's writes, encoded. `identity`: hub and device id that the registration has with this write."""
 
     registration: rows.RegistrationRow | None
     expected_version: int
     audit: rows.AuditRow | None
     guard: rows.EnrollmentGuard | None = None
+    identity: tuple[str, str] | None = None
+    retire: Retirement | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,8 +82,7 @@ def _decide(
     guards = {item.guard for _, item in decisions if item.guard is not None}
     unchanged = enrollments.unchanged(connection, guards) if guards else set()
     owners = _owners(connection, decisions)
-    winners: dict[str, rows.RegistrationRow] = {}
-    trail: list[rows.AuditRow] = []
+    winners: list[DecisionItem] = []
     for position, item in decisions:
         row = item.registration
         if item.guard is not None and item.guard not in unchanged:
@@ -98,12 +100,19 @@ def _decide(
                 results[position] = VersionConflict(f"the endorsement key of {row.key!r} was registered meanwhile")
                 continue
             versions[row.key] = row.version
-            winners[row.key] = row
-        if item.audit is not None:
-            trail.append(item.audit)
-    if winners:
-        registrations.store(connection, winners.values())
-    return trail
+        winners.append(item)
+    _store(connection, winners)
+    return [item.audit for item in winners if item.audit is not None]
+
+
+def _store(connection: sqlite3.Connection, items: Sequence[DecisionItem]) -> None:
+    records = {item.registration.key: item.registration for item in items if item.registration is not None}
+    if records:
+        registrations.store(connection, records.values())
+    identities = {item.identity for item in items if item.identity is not None}
+    if identities:
+        hubs.void_retirements(connection, identities)
+    hubs.put_retirements(connection, [item.retire for item in items if item.retire is not None])
 
 
 def _owners(connection: sqlite3.Connection, decisions: Sequence[tuple[int, DecisionItem]]) -> dict[str, str]:

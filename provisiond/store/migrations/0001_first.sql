@@ -211,3 +211,44 @@ CREATE TRIGGER audit_is_kept BEFORE DELETE ON audit WHEN OLD.seq > (SELECT base_
 BEGIN
     SELECT raise(ABORT, 'audit rows are removed by retention only, which moves the base of the chain first');
 END;
+
+-- The queue of each hub: what is to be made there.
+CREATE INDEX registration_by_queue ON registration (hub, key) WHERE status = 'assigning';
+
+-- A device that was disabled loses its session, like one whose enrollment has changed.
+CREATE TRIGGER registration_disabled AFTER UPDATE OF status ON registration WHEN NEW.status = 'disabled'
+BEGIN
+    UPDATE meta SET value = value + 1 WHERE name = 'access';
+END;
+
+-- What is to go from a hub, and when: the other half of its queue. No digest: the rows live for hours.
+CREATE TABLE retirement (
+    hub             TEXT    NOT NULL,
+    device_id       TEXT    NOT NULL,
+    registration_id TEXT    NOT NULL,
+    action          TEXT    NOT NULL CHECK (action IN ('delete', 'disable')),
+    due_at_s        INTEGER NOT NULL,
+    reason          TEXT    NOT NULL,
+    PRIMARY KEY (hub, device_id)
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX retirement_by_due ON retirement (hub, due_at_s);
+
+-- A hub that drains takes no new devices; here are those that operators drain.
+CREATE TABLE draining_hub (
+    name TEXT NOT NULL PRIMARY KEY
+) STRICT, WITHOUT ROWID;
+
+-- What the daemon that works on a hub's queue has seen of the hub, for the others and for operators.
+CREATE TABLE hub_observation (
+    name     TEXT NOT NULL PRIMARY KEY,
+    observed TEXT NOT NULL      -- JSON
+) STRICT, WITHOUT ROWID;
+
+-- Certificates that the local authority's revocation list names.
+CREATE TABLE revoked_certificate (
+    issuer_hash TEXT    NOT NULL,        -- SHA-256 of the DER issuer Name
+    serial      TEXT    NOT NULL,        -- hexadecimal: up to 20 octets
+    revoked_at_s INTEGER NOT NULL,
+    PRIMARY KEY (issuer_hash, serial)
+) STRICT, WITHOUT ROWID;

@@ -1,0 +1,136 @@
+"""The SQL of the hubs' queues and states. Functions run inside the caller's transaction, on its connection's thread."""
+
+import json
+import sqlite3
+from collections.abc import Collection, Mapping
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from provisiond.model import JSONValue, RegistrationStatus, Retirement, RetirementAction
+from provisiond.store import rows
+
+_PUT: Final = """
+INSERT INTO retirement (hub, device_id, registration_id, action, due_at_s, reason) VALUES (?, ?, ?, ?, ?, ?)
+    ON CONFLICT (hub, device_id) DO UPDATE SET registration_id = excluded.registration_id, action = excluded.action,
+        due_at_s = excluded.due_at_s, reason = excluded.reason
+"""
+
+# --- retirements -----------------------------------------------------------------------------------------------------
+
+
+def put_retirements(connection: sqlite3.Connection, retirements: Collection[Retirement]) -> None:
+    """Insert or replace."""
+    connection.executemany(_PUT, [_row(retirement) for retirement in retirements])
+
+
+def void_retirements(connection: sqlite3.Connection, identities: Collection[tuple[str, str]]) -> None:
+    """Forget what was to become of these identities, (hub, device id): their devices have come back."""
+    # Nearly always nothing is to go from anywhere; then this costs one look at an empty table.
+    if connection.execute("SELECT 1 FROM retirement LIMIT 1").fetchone() is not None:
+        connection.executemany("DELETE FROM retirement WHERE hub = ? AND device_id = ?", list(identities))
+
+
+def finish_retirement(connection: sqlite3.Connection, retirement: Retirement) -> bool:
+    """Forget one that is done; False when it is not there, or not the same any more."""
+    cursor = connection.execute(
+        "DELETE FROM retirement WHERE hub = ? AND device_id = ? AND registration_id = ? AND action = ?"
+        " AND due_at_s = ? AND reason = ?",
+        _row(retirement),
+    )
+    return cursor.rowcount == 1
+
+
+def list_retirements(
+    connection: sqlite3.Connection, hub: str, *, due_by: datetime, after_device: str, limit: int
+) -> list[Retirement]:
+    """Up to `limit` that are due, by device id."""
+    found = connection.execute(
+        "SELECT hub, device_id, registration_id, action, due_at_s, reason FROM retirement"
+        " WHERE hub = ? AND device_id > ? AND due_at_s <= ? ORDER BY device_id LIMIT ?",
+        (rows.storable(hub), rows.storable(after_device), int(due_by.timestamp()), limit),
+    )
+    return [_retirement(row) for row in found]
+
+
+def _row(retirement: Retirement) -> tuple[Any, ...]:
+    return (
+        rows.storable(retirement.hub),
+        rows.storable(retirement.device_id),
+        rows.storable(retirement.registration_id),
+        retirement.action.value,
+        int(retirement.due_at.timestamp()),
+        rows.storable(retirement.reason),
+    )
+
+
+def _retirement(row: tuple[bytes, bytes, bytes, bytes, int, bytes]) -> Retirement:
+    hub, device_id, registration_id, action, due_at_s, reason = row
+    return Retirement(
+        hub=hub.decode(),
+        device_id=device_id.decode(),
+        registration_id=registration_id.decode(),
+        action=RetirementAction(action.decode()),
+        due_at=datetime.fromtimestamp(due_at_s, UTC),
+        reason=reason.decode(),
+    )
+
+
+# --- hubs ------------------------------------------------------------------------------------------------------------
+
+
+def count(connection: sqlite3.Connection) -> dict[str, dict[RegistrationStatus, int]]:
+    """Registrations by hub and status, from the counters that the triggers keep."""
+    totals: dict[str, dict[RegistrationStatus, int]] = {}
+    for status, hub, total in connection.execute("SELECT status, hub, total FROM registration_count WHERE total > 0"):
+        totals.setdefault(hub.decode(), {})[RegistrationStatus(status.decode())] = total
+    totals.pop("", None)
+    return totals
+
+
+def draining(connection: sqlite3.Connection) -> frozenset[str]:
+    """Names of the hubs that drain."""
+    return frozenset(name.decode() for (name,) in connection.execute("SELECT name FROM draining_hub"))
+
+
+def set_draining(connection: sqlite3.Connection, name: str, wanted: bool) -> bool:
+    """Drain a hub, or no longer; whether that was a change."""
+    statement = (
+        "INSERT INTO draining_hub (name) VALUES (?) ON CONFLICT DO NOTHING"
+        if wanted
+        else "DELETE FROM draining_hub WHERE name = ?"
+    )
+    return connection.execute(statement, (rows.storable(name),)).rowcount == 1
+
+
+def put_observation(connection: sqlite3.Connection, name: str, observed: Mapping[str, JSONValue]) -> None:
+    """Replace what was seen of a hub."""
+    connection.execute(
+        "INSERT INTO hub_observation (name, observed) VALUES (?, ?)"
+        " ON CONFLICT (name) DO UPDATE SET observed = excluded.observed",
+        (rows.storable(name), json.dumps(dict(observed), allow_nan=False)),
+    )
+
+
+def observations(connection: sqlite3.Connection) -> dict[str, dict[str, JSONValue]]:
+    """What was last seen of each hub."""
+    found = connection.execute("SELECT name, observed FROM hub_observation")
+    return {name.decode(): json.loads(observed) for name, observed in found}
+
+
+# --- revoked certificates --------------------------------------------------------------------------------------------
+
+
+def revoke_certificate(connection: sqlite3.Connection, issuer_hash: str, serial: int, at: datetime) -> None:
+    """Remember a certificate as revoked, since when it first was."""
+    connection.execute(
+        "INSERT INTO revoked_certificate (issuer_hash, serial, revoked_at_s) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
+        (issuer_hash, f"{serial:x}", int(at.timestamp())),
+    )
+
+
+def revoked_certificates(connection: sqlite3.Connection, issuer_hash: str) -> dict[int, datetime]:
+    """Serial numbers that one issuer's list has to name, and since when."""
+    found = connection.execute(
+        "SELECT serial, revoked_at_s FROM revoked_certificate WHERE issuer_hash = ? ORDER BY serial", (issuer_hash,)
+    )
+    return {int(serial, 16): datetime.fromtimestamp(at_s, UTC) for serial, at_s in found}
