@@ -2,6 +2,7 @@
 
 import uuid
 from base64 import b64encode
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -9,18 +10,31 @@ from provisiond.errors import ConnectRefused, DeviceFault, PreconditionFailed, S
 from provisiond.model import (
     ConnectAttempt,
     Connection,
+    CustomAllocation,
     Decision,
     Evidence,
     Facts,
+    Hub,
     Message,
     PollRequest,
     Possession,
+    Registration,
+    RegistrationStatus,
     Request,
     Role,
     TpmEvidence,
     Trace,
 )
-from provisiond.ports import Clock, DecisionStore, Entropy, HubDirectory, Observer, Write
+from provisiond.ports import (
+    Clock,
+    CustomAllocator,
+    DecisionStore,
+    Entropy,
+    HubDirectory,
+    Observer,
+    Outbox,
+    Write,
+)
 from provisiond.protocols import dps, native
 from provisiond.protocols.codecs import CODECS
 from provisiond.registration.challenge import decode_issued, encode_issued
@@ -67,8 +81,12 @@ class Pipeline:
         entropy: Entropy,
         observer: Observer,
         policy: ServicePolicy,
+        outbox: Outbox | None = None,
+        allocator: CustomAllocator | None = None,
     ) -> None:
         self.policy = policy
+        self._outbox = outbox
+        self._allocator = allocator
         self._store = store
         self._hubs = hubs
         self._clock = clock
@@ -116,6 +134,9 @@ class Pipeline:
         self._observer.decided(connection, decision, event=event, elapsed_s=self._clock.monotonic() - started)
         return codec.encode(decision.reply, connection, message)
 
+    async def subscriptions_changed(self, connection: Connection, granted: Mapping[str, int]) -> None:
+        """Nothing: who provisions hears its replies whether it subscribed or not."""
+
     def has_outstanding_operation(self, connection: Connection) -> bool:
         """Whether the device was told to poll and has not heard the end yet."""
         return self._clock.monotonic() < self._outstanding_until.get(connection.connection_id, 0.0)
@@ -148,14 +169,42 @@ class Pipeline:
         return CODECS[connection.role].recall(request, issued)
 
     async def _decide(self, request: Request, context: Context) -> Decision:
+        answer: CustomAllocation | None = None
         for _ in range(_COMMIT_ATTEMPTS):
-            decision = self._judge(request, await self._facts(request), context)
-            try:
-                await self._commit(decision)
-            except VersionConflict:
-                continue
-            return decision
+            facts = await self._facts(request)
+            if answer is not None:
+                facts = replace(facts, custom_allocation=answer)
+            decision = self._judge(request, facts, context)
+            if decision.allocation is not None and self._allocator is not None:
+                answer = await self._allocator.allocate(decision.allocation)
+                continue  # what the answer is worth is decided by what is true now
+            if await self._settle(decision, facts.registration):
+                return decision
         raise PreconditionFailed(f"{request.claimed_id} was registered {_COMMIT_ATTEMPTS} times at once")
+
+    async def _settle(self, decision: Decision, before: Registration | None) -> bool:
+        """Commit; False when somebody else was first. The device counts at its hub meanwhile, for those beside it."""
+        after = decision.registration
+        if after is None:
+            return await self._committed(decision)
+        was = before.hub if before else None
+        self._hubs.place(before=was, after=after.hub)
+        settled = False
+        try:
+            settled = await self._committed(decision)
+        finally:
+            if not settled:
+                self._hubs.place(before=after.hub, after=was)
+        if settled and self._outbox is not None and after.hub and after.status is RegistrationStatus.ASSIGNING:
+            self._outbox.wake(after.hub)
+        return settled
+
+    async def _committed(self, decision: Decision) -> bool:
+        try:
+            await self._commit(decision)
+        except VersionConflict:
+            return False
+        return True
 
     def _judge(self, request: Request, facts: Facts, context: Context) -> Decision:
         policy = self.policy.registration
@@ -170,7 +219,7 @@ class Pipeline:
             groups=stored.groups,
             registration=stored.registration,
             endorsement_key_owner=stored.endorsement_key_owner,
-            hubs=self._hubs.snapshot(),
+            hubs=_without(self._hubs.snapshot(), stored.draining_hubs),
         )
 
     async def _commit(self, decision: Decision) -> None:
@@ -189,6 +238,7 @@ class Pipeline:
                 expected_version=decision.expected_version,
                 audit=decision.audit,
                 guard=decision.guard,
+                retire=decision.retire,
             )
         )
 
@@ -237,6 +287,13 @@ class Pipeline:
             case _:
                 native_device = connection.role is Role.NATIVE
                 return native_device or dps.takes_immediate_assignment(connection.client_version)
+
+
+def _without(hubs: tuple[Hub, ...], draining: frozenset[str]) -> tuple[Hub, ...]:
+    """The hubs, those that drain not eligible."""
+    if not draining:
+        return hubs
+    return tuple(replace(hub, eligible=False) if hub.name in draining else hub for hub in hubs)
 
 
 def _challenge_key(protocol: Role, connection_id: str, challenge_id: str | None) -> str:

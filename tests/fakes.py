@@ -1,7 +1,7 @@
 """Small fakes at the ports, for tests of the adapters and use cases around them."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from provisiond.errors import ConnectRefused
@@ -12,7 +12,8 @@ from provisiond.model import ConnectAttempt, Connection, Message, RegistrationId
 class EchoGatekeeper:
     """A `ports.Gatekeeper` that answers every message with its own payload, and remembers all it was asked.
 
-    The role is told by the user name: `{scope}/registrations/{id}/…` is dps, `{hub}/{id}/…` is iothub, none is native.
+    The role is told by the user name: `{scope}/registrations/{id}/…` is dps, `{hub}/{id}/…` is iothub, `operator` is
+    operator, none is native.
     Set `admit_gate` or `handle_gate` to an Event to hold the service there; `refusals` maps client ids to return codes.
     """
 
@@ -21,6 +22,7 @@ class EchoGatekeeper:
     messages: list[tuple[Connection, Message]] = field(default_factory=list)
     handled: list[Message] = field(default_factory=list)
     ended: list[Connection] = field(default_factory=list)
+    subscriptions: list[tuple[Connection, dict[str, int]]] = field(default_factory=list)
     outstanding: set[str] = field(default_factory=set)
     refusals: dict[str, int] = field(default_factory=dict)
     admit_gate: asyncio.Event | None = None
@@ -57,6 +59,9 @@ class EchoGatekeeper:
             topic = message.topic.replace("/req/", "/res/")
         return Message(topic=topic, payload=message.payload)
 
+    async def subscriptions_changed(self, connection: Connection, granted: Mapping[str, int]) -> None:
+        self._note(self.subscriptions, (connection, dict(granted)))
+
     def has_outstanding_operation(self, connection: Connection) -> bool:
         return connection.connection_id in self.outstanding
 
@@ -78,4 +83,6 @@ class EchoGatekeeper:
 def _role(username: str | None) -> Role:
     if username is None:
         return Role.NATIVE
+    if username == "operator":
+        return Role.OPERATOR
     return Role.DPS if "/registrations/" in username else Role.IOTHUB

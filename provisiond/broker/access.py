@@ -4,22 +4,29 @@
 |----------------|------------------------------------------------------|---------------------------------------|
 | dps            | anything under `$dps/registrations/`                 | `$dps/registrations/res/#`            |
 | native         | `provisiond/v1/{id}/req/{op}/{rid}`, its own id      | `provisiond/v1/{id}/res/#`, its own id |
-| iothub, operator | nothing                                            | nothing                               |
+| iothub         | its own events, twin requests, method answers        | what its hub says to it               |
+| operator       | `provisiond/v1/_operator/req/…`                      | telemetry, events, status, its answers |
 
 An operation that does not exist under `$dps/registrations/` is for the protocol to answer; a topic outside is not a
-request at all. Delivery is by connection, never by matching filters, so a subscription decides only the QoS.
+request at all. Delivery is by connection: who provisions hears its replies whether it subscribed or not, and a
+subscription decides only the QoS; the others hear what they have subscribed to.
 """
 
+from collections.abc import Mapping
 from enum import Enum, auto
 from typing import Final
 
 from provisiond.model import Connection, Role
+from provisiond.protocols import iothub, operator
+from provisiond.protocols.topic_filters import matches
 
 DPS_PREFIX: Final = "$dps/registrations/"
 DPS_REPLY_FILTER: Final = "$dps/registrations/res/#"
 REFUSED: Final = 0x80
 """SUBACK return code for a filter that is not granted (MQTT 3.1.1 3.9.3)."""
 MAX_QOS: Final = 1
+GRANTED_MAX: Final = 64
+"""Filters that one connection may have at a time: an operator may choose among very many, a device has four."""
 
 _PROVISIONING: Final = frozenset({Role.DPS, Role.NATIVE})
 
@@ -43,14 +50,36 @@ def judge_publish(connection: Connection, topic: str) -> Verdict:
             allowed = topic.startswith(DPS_PREFIX)
         case Role.NATIVE:
             allowed = _is_native_request(connection, topic)
-        case _:
-            allowed = False
+        case Role.IOTHUB:
+            allowed = iothub.may_publish(connection.claimed_id.text, topic)
+        case Role.OPERATOR:
+            allowed = operator.may_publish(topic)
     return Verdict.DELIVER if allowed else Verdict.CLOSE
 
 
 def judge_subscribe(connection: Connection, topic_filter: str, requested_qos: int) -> int:
     """The SUBACK return code: the granted QoS (QoS 2 is granted as 1) or `REFUSED`."""
-    return min(requested_qos, MAX_QOS) if topic_filter == reply_filter(connection) else REFUSED
+    match connection.role:
+        case Role.IOTHUB:
+            allowed = topic_filter in iothub.own_filters(connection.claimed_id.text)
+        case Role.OPERATOR:
+            allowed = operator.may_subscribe(topic_filter)
+        case _:
+            allowed = topic_filter == reply_filter(connection)
+    return min(requested_qos, MAX_QOS) if allowed else REFUSED
+
+
+def delivery_qos(connection: Connection, granted: Mapping[str, int], topic: str) -> int | None:
+    """The QoS at which a message may go to this connection at the most; None when it has not asked for it.
+
+    Args:
+        connection: who is to hear it.
+        granted: the filters that it was granted, with their QoS.
+        topic: of the message.
+    """
+    if is_provisioning(connection.role):
+        return granted.get(reply_filter(connection) or "", 0)
+    return max((qos for topic_filter, qos in granted.items() if matches(topic_filter, topic)), default=None)
 
 
 def reply_filter(connection: Connection) -> str | None:

@@ -80,6 +80,7 @@ class ClientConnection(asyncio.BufferedProtocol, ReaderAdapter, WriterAdapter):
         self._transport: asyncio.Transport | None = None
         self._buffer = bytearray()
         self._buffer_limit_bytes = limits.max_connect_bytes + _HEADER_BYTES
+        self._max_packet_bytes = limits.max_packet_bytes
         self._waiter: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._watch: Watch | None = self._watch_arrival
@@ -220,7 +221,7 @@ class ClientConnection(asyncio.BufferedProtocol, ReaderAdapter, WriterAdapter):
         Raises:
             ProtocolViolation: what has arrived is not a packet.
         """
-        packet = take_packet(self._buffer, self._limits.max_packet_bytes)
+        packet = take_packet(self._buffer, self._max_packet_bytes)
         self._resume()
         return packet
 
@@ -231,7 +232,14 @@ class ClientConnection(asyncio.BufferedProtocol, ReaderAdapter, WriterAdapter):
             ProtocolViolation: what arrived is not a packet.
             ClientGone: there is none.
         """
-        return await self._read_packet(self._limits.max_packet_bytes)
+        return await self._read_packet(self._max_packet_bytes)
+
+    def widen(self, *, max_packet_bytes: int, write_buffer_bytes: int) -> None:
+        """Allow a client that was authenticated more than a stranger."""
+        self._max_packet_bytes = max_packet_bytes
+        self._buffer_limit_bytes = max_packet_bytes + _HEADER_BYTES
+        if self._transport is not None:
+            self._transport.set_write_buffer_limits(high=write_buffer_bytes)
 
     async def _read_packet(self, max_bytes: int) -> tuple[int, bytes]:
         while (packet := take_packet(self._buffer, max_bytes)) is None:

@@ -148,6 +148,23 @@ class EmbeddedBroker(Broker):
         handler = self._handler(connection_id)
         return handler is not None and handler.deliver(message)
 
+    def post(self, connection_id: str, message: Message) -> bool:
+        """`send`, for who cannot wait: it never does."""
+        handler = self._handler(connection_id)
+        return handler is not None and handler.deliver(message)
+
+    async def deliver(self, connection_id: str, message: Message, *, deadline_s: float) -> bool:
+        """Send to one connection, and wait until it is acknowledged; False when it was not, for whatever reason."""
+        handler = self._handler(connection_id)
+        acknowledged = None if handler is None else handler.deliver_awaited(message)
+        if acknowledged is None:
+            return False
+        try:
+            async with asyncio.timeout(deadline_s):
+                return await acknowledged
+        except TimeoutError:
+            return False
+
     def disconnect(self, connection_id: str, reason: str) -> None:
         """Cut a connection; what is being handled for it is finished, its reply is dropped."""
         handler = self._handler(connection_id)
@@ -209,6 +226,7 @@ class EmbeddedBroker(Broker):
             client.shut(says_goodbye=False)
         finally:
             self._leave(connection)
+            session.end()
             client.shut()
             await self._gatekeeper.closed(connection)
 

@@ -1,6 +1,8 @@
 """Serving one admitted client: its packets, one after the other, on one task."""
 
 import asyncio
+from collections import deque
+from types import MappingProxyType
 from typing import Final
 
 from amqtt.mqtt.protocol.broker_handler import BrokerProtocolHandler
@@ -13,7 +15,7 @@ from provisiond.broker.limits import BrokerLimits
 from provisiond.broker.offences import OffenceLog, Reason, quote
 from provisiond.broker.packets import ProtocolViolation
 from provisiond.broker.session import DeviceSession
-from provisiond.model import Connection, Message
+from provisiond.model import Connection, Message, Role
 from provisiond.ports import Gatekeeper
 
 _TURN_PACKETS: Final = 16
@@ -65,8 +67,16 @@ class DeviceHandler(BrokerProtocolHandler):
         ceiling_s = limits.keep_alive_ceiling_s
         self._patience_s = 1.5 * (min(keep_alive_s, ceiling_s) if keep_alive_s else ceiling_s)
         self._granted: dict[str, int] = {}
+        self._backlog: deque[Message] = deque()
+        self._backlog_bytes = 0
         self._is_busy = False
         self._asked_at = client.last_received_at
+        if not access.is_provisioning(connection.role):
+            is_consumer = connection.role is Role.OPERATOR
+            client.widen(
+                max_packet_bytes=max(limits.max_hub_packet_bytes, limits.max_packet_bytes),
+                write_buffer_bytes=limits.consumer_buffer_bytes if is_consumer else limits.write_buffer_bytes,
+            )
         client.set_watch(self._watch)
 
     # --- receiving ----------------------------------------------------------------------------------------------------
@@ -92,8 +102,8 @@ class DeviceHandler(BrokerProtocolHandler):
                 await self._publish(header & 0x0F, body)
             elif kind == packets.DISCONNECT:
                 return
-            else:
-                self._control(kind, body)
+            elif self._control(kind, body) and not access.is_provisioning(self.connection.role):
+                await self._gatekeeper.subscriptions_changed(self.connection, MappingProxyType(self._granted))
 
     async def _publish(self, flags: int, body: bytes) -> None:
         publication = packets.parse_publish(flags, body)
@@ -116,22 +126,27 @@ class DeviceHandler(BrokerProtocolHandler):
         if data:
             self._client.write(data)
 
-    def _control(self, kind: int, body: bytes) -> None:
+    def _control(self, kind: int, body: bytes) -> bool:
+        """Serve any other packet; whether the subscriptions may have changed."""
         match kind:
             case packets.SUBSCRIBE:
                 self._subscribe(body)
+                return True
             case packets.PUBACK:
-                self.session.unacknowledged.discard(packets.parse_packet_id(body))
+                self.session.acknowledge(packets.parse_packet_id(body))
+                self._send_backlog()
             case packets.PINGREQ:
                 if body:
                     raise ProtocolViolation("PINGREQ with a body", "MQTT 3.1.1 3.12")
                 self._client.write(packets.PINGRESP)
             case packets.UNSUBSCRIBE:
                 self._unsubscribe(body)
+                return True
             case packets.CONNECT:
                 raise ProtocolViolation("a second CONNECT", "MQTT-3.1.0-2")
             case _:
                 raise ProtocolViolation(f"packet type {kind} of QoS 2, which is not offered")
+        return False
 
     def _subscribe(self, body: bytes) -> None:
         packet_id, filters = packets.parse_subscribe(body, self._limits.max_filters_per_subscribe)
@@ -139,8 +154,10 @@ class DeviceHandler(BrokerProtocolHandler):
         for topic_filter, requested_qos in filters:
             self._check_size(topic_filter)
             granted = access.judge_subscribe(self.connection, topic_filter, requested_qos)
+            if len(self._granted) >= access.GRANTED_MAX and topic_filter not in self._granted:
+                granted = access.REFUSED
             if granted != access.REFUSED:
-                self._granted[topic_filter] = granted  # bounded by the filters the rules allow
+                self._granted[topic_filter] = granted
             return_codes.append(granted)
         self._client.write(packets.encode_suback(packet_id, return_codes))
 
@@ -161,17 +178,64 @@ class DeviceHandler(BrokerProtocolHandler):
     # --- sending ------------------------------------------------------------------------------------------------------
 
     def deliver(self, message: Message) -> bool:
-        """Send a message to this client alone, whether it subscribed or not; False when it cannot take it."""
-        if self._client.is_closing or len(self.session.unacknowledged) >= self._limits.inflight:
+        """Send a message to this client alone; False when it cannot take it, or has not asked for it.
+
+        An operator's waits while too many are unacknowledged, up to `consumer_buffer_bytes` of them.
+        """
+        qos = self._qos_of(message)
+        if self._client.is_closing or qos is None:
+            return False
+        if self._is_full and self.connection.role is Role.OPERATOR and qos:
+            return self._put_into_backlog(message)
+        if self._is_full:
             return False
         self._client.write(self._encode(message))
         return True
 
+    def deliver_awaited(self, message: Message) -> "asyncio.Future[bool] | None":
+        """`deliver`; the future says whether it was acknowledged (at QoS 0, written) or the connection ended first.
+
+        None: it was not sent.
+        """
+        qos = self._qos_of(message)
+        if self._client.is_closing or qos is None or self._is_full:
+            return None
+        future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        if qos:
+            packet_id = self.session.take_packet_id()
+            self.session.awaited[packet_id] = future
+            self._client.write(packets.encode_publish(message.topic, message.payload, packet_id))
+        else:
+            self._client.write(packets.encode_publish(message.topic, message.payload, 0))
+            future.set_result(True)
+        return future
+
+    @property
+    def _is_full(self) -> bool:
+        return len(self.session.unacknowledged) >= self._limits.inflight
+
+    def _qos_of(self, message: Message) -> int | None:
+        granted = access.delivery_qos(self.connection, self._granted, message.topic)
+        return None if granted is None else min(message.qos, granted)
+
+    def _put_into_backlog(self, message: Message) -> bool:
+        size_bytes = len(message.topic) + len(message.payload)
+        if self._backlog_bytes + size_bytes > self._limits.consumer_buffer_bytes:
+            return False
+        self._backlog.append(message)
+        self._backlog_bytes += size_bytes
+        return True
+
+    def _send_backlog(self) -> None:
+        while self._backlog and not self._is_full:
+            message = self._backlog.popleft()
+            self._backlog_bytes -= len(message.topic) + len(message.payload)
+            self._client.write(self._encode(message))
+
     def _encode(self, message: Message) -> bytes:
-        qos = min(message.qos, self._granted.get(access.reply_filter(self.connection) or "", 0))
-        if not qos:
+        if not self._qos_of(message):
             return packets.encode_publish(message.topic, message.payload, 0)
-        if len(self.session.unacknowledged) >= self._limits.inflight:
+        if self._is_full:
             raise ProtocolViolation(f"{self._limits.inflight} messages are not acknowledged")
         return packets.encode_publish(message.topic, message.payload, self.session.take_packet_id())
 

@@ -36,7 +36,10 @@ class BrokerLimits:
             Azure IoT Hub lets its devices ask for.
         provisioning_idle_s: a provisioning connection that has asked nothing for so long is closed (the Python SDK
             pings for ever after a refusal); longer than the slowest poll interval that a device keeps (300 s in C).
+        max_hub_packet_bytes: the same for who was authenticated at its CONNECT: Azure's largest event, its topic, room.
         write_buffer_bytes: bytes waiting for a client that does not read; two of the largest replies.
+        consumer_buffer_bytes: the same for an operator, who listens to many devices at once, and as much again of
+            messages that wait for its acknowledgements: ten seconds of 1,000 events/s of 1 KiB.
         inflight: QoS 1 messages sent and not acknowledged; a device has one or two.
     """
 
@@ -55,7 +58,9 @@ class BrokerLimits:
     max_topic_bytes: int = 16 * KIB
     keep_alive_ceiling_s: float = 1_177.0
     provisioning_idle_s: float = 360.0
+    max_hub_packet_bytes: int = 288 * KIB
     write_buffer_bytes: int = 256 * KIB
+    consumer_buffer_bytes: int = 8192 * KIB
     inflight: int = 64
 
     def __post_init__(self) -> None:

@@ -1,5 +1,6 @@
 """The session amqtt keeps for a connected client, without what provisioning never uses."""
 
+import asyncio
 from typing import Final
 
 from amqtt.session import Session
@@ -34,6 +35,7 @@ class DeviceSession(Session):
         self.client_id = connection_id
         self._packet_id = 0
         self.unacknowledged: set[int] = set()
+        self.awaited: dict[int, asyncio.Future[bool]] = {}
 
     def take_packet_id(self) -> int:
         """The next free packet id, 1 to 65,535; it waits for its PUBACK in `unacknowledged`."""
@@ -43,5 +45,21 @@ class DeviceSession(Session):
                 self.unacknowledged.add(self._packet_id)
                 return self._packet_id
 
+    def acknowledge(self, packet_id: int) -> None:
+        """Note a PUBACK; one that was not expected changes nothing."""
+        self.unacknowledged.discard(packet_id)
+        _settle(self.awaited.pop(packet_id, None), acknowledged=True)
+
+    def end(self) -> None:
+        """Whoever still waits for an acknowledgement waits in vain."""
+        for future in self.awaited.values():
+            _settle(future, acknowledged=False)
+        self.awaited.clear()
+
     def clear_queues(self) -> None:
         """Nothing: there are no queues."""
+
+
+def _settle(future: "asyncio.Future[bool] | None", *, acknowledged: bool) -> None:
+    if future is not None and not future.done():
+        future.set_result(acknowledged)

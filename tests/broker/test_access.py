@@ -5,6 +5,7 @@ import pytest
 from provisiond.broker.access import (
     REFUSED,
     Verdict,
+    delivery_qos,
     is_provisioning,
     judge_publish,
     judge_subscribe,
@@ -79,11 +80,72 @@ def test_a_native_connection_may_publish_nowhere_else(topic):
     assert judge_publish(connection(Role.NATIVE), topic) is Verdict.CLOSE
 
 
-@pytest.mark.parametrize("role", [Role.IOTHUB, Role.OPERATOR])
-def test_roles_without_rules_are_refused_everything(role):
-    assert judge_publish(connection(role), "devices/Dev-1/messages/events/") is Verdict.CLOSE
-    assert judge_subscribe(connection(role), "devices/Dev-1/messages/devicebound/#", 1) == REFUSED
+@pytest.mark.parametrize(
+    "topic",
+    [
+        "devices/Dev-1/messages/events/a=1",
+        "$iothub/twin/GET/?$rid=1",
+        "$iothub/twin/PATCH/properties/reported/?$rid=1",
+        "$iothub/methods/res/200/?$rid=1",
+    ],
+)
+def test_a_hub_connection_may_publish_what_a_device_says_to_its_hub(topic):
+    assert judge_publish(connection(Role.IOTHUB), topic) is Verdict.DELIVER
+
+
+@pytest.mark.parametrize(
+    "topic",
+    [
+        "devices/Dev-2/messages/events/",
+        "devices/Dev-1/messages/devicebound/",
+        "$iothub/twin/res/200/?$rid=1",
+        "$iothub/methods/POST/reboot/?$rid=1",
+        "provisiond/v1/_operator/req/send/1",
+        "$dps/registrations/PUT/iotdps-register/?$rid=1",
+    ],
+)
+def test_a_hub_connection_may_publish_nowhere_else(topic):
+    assert judge_publish(connection(Role.IOTHUB), topic) is Verdict.CLOSE
+
+
+def test_an_operator_may_publish_only_requests():
+    assert judge_publish(connection(Role.OPERATOR), "provisiond/v1/_operator/req/send/1") is Verdict.DELIVER
+    for topic in ("devices/Dev-1/messages/events/", "provisiond/v1/_status", "provisiond/v1/_operator/res/send/1"):
+        assert judge_publish(connection(Role.OPERATOR), topic) is Verdict.CLOSE
+
+
+@pytest.mark.parametrize(
+    ("role", "topic_filter"),
+    [
+        (Role.IOTHUB, "devices/Dev-1/messages/devicebound/#"),
+        (Role.IOTHUB, "$iothub/twin/res/#"),
+        (Role.IOTHUB, "$iothub/twin/PATCH/properties/desired/#"),
+        (Role.IOTHUB, "$iothub/methods/POST/#"),
+        (Role.OPERATOR, "devices/+/messages/events/#"),
+        (Role.OPERATOR, "provisiond/v1/_events/#"),
+        (Role.OPERATOR, "provisiond/v1/_status"),
+        (Role.OPERATOR, "provisiond/v1/_operator/res/#"),
+    ],
+)
+def test_hub_devices_and_operators_are_granted_their_own_filters(role, topic_filter):
+    assert judge_subscribe(connection(role), topic_filter, 1) == 1
+    others = set(Role) - {role}
+    assert {judge_subscribe(connection(other), topic_filter, 1) for other in others} == {REFUSED}
     assert reply_filter(connection(role)) is None
+
+
+def test_what_was_not_asked_for_is_not_delivered_to_hub_devices_and_operators():
+    granted = {"devices/+/messages/events/#": 0, "devices/Dev-1/messages/events/#": 1}
+    assert delivery_qos(connection(Role.OPERATOR), granted, "devices/Dev-1/messages/events/") == 1
+    assert delivery_qos(connection(Role.OPERATOR), granted, "devices/Dev-2/messages/events/a=1") == 0
+    assert delivery_qos(connection(Role.OPERATOR), granted, "provisiond/v1/_status") is None
+    assert delivery_qos(connection(Role.IOTHUB), {}, "$iothub/twin/res/200/?$rid=1") is None
+
+
+def test_who_provisions_hears_its_replies_in_any_case():
+    assert delivery_qos(connection(Role.DPS), {}, "$dps/registrations/res/200/?$rid=1") == 0
+    granted = {"$dps/registrations/res/#": 1}
+    assert delivery_qos(connection(Role.DPS), granted, "$dps/registrations/res/200/?$rid=1") == 1
 
 
 @pytest.mark.parametrize(("requested", "granted"), [(0, 0), (1, 1), (2, 1)])
@@ -106,7 +168,10 @@ FOREIGN_FILTERS = [
     "provisiond/v1/Dev-2/res/#",
     "provisiond/v1/dev-1/res/#",
     "provisiond/v1/Dev-1/#",
-    "provisiond/v1/_events/#",
+    "devices/#",
+    "devices/+/messages/devicebound/#",
+    "devices/Dev-2/messages/devicebound/#",
+    "$iothub/#",
 ]
 
 
