@@ -135,6 +135,7 @@ class _Attempt:
                 failure = failure or error
         if failure is None:
             return self._by_nobody()
+        self._spend_the_time_of_a_wrong_key()
         raise failure
 
     def _verify_individual(self, individual: Enrollment) -> Verified | Unproved:
@@ -172,16 +173,20 @@ class _Attempt:
             if self.request.answer is None:
                 return Unproved(attestation_type=AttestationType.SYMMETRIC_KEY)
             self._verify_answer_by_key([])
-        if self._evidence.sas_token is not None:
+        self._spend_the_time_of_a_wrong_key()
+        raise AttestationError(f"no enrollment claims {self.request.claimed_id}", finding="enrollment-unknown")
+
+    def _spend_the_time_of_a_wrong_key(self) -> None:
+        """An id that has no individual enrollment must not be told by how fast it is refused."""
+        if self.claim.individual is None and self._evidence.sas_token is not None:
             symmetric_key.equalise(
                 claimed_id=self.request.claimed_id,
                 sas_token=self._evidence.sas_token,
                 id_scope=self.policy.id_scope,
                 now=self.now,
                 clock_skew_s=self.policy.clock_skew_s,
-                trace=self.trace,
+                trace=Trace(),
             )
-        raise AttestationError(f"no enrollment claims {self.request.claimed_id}", finding="enrollment-unknown")
 
     def _spend_the_time_of_the_groups(self) -> None:
         """An id without an individual enrollment is tried against every key group; so is a wrong key, for its time."""
