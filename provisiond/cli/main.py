@@ -22,6 +22,7 @@ _NOUNS: Final = {
     "enrollment": "Individual enrollments: one device each.",
     "enrollment-group": "Enrollment groups: every device that a CA or a key vouches for.",
     "registration": "What became of the devices.",
+    "explain": "Why a device was refused, or what would become of it now; nothing is written.",
     "db": "Care for the database.",
     "ca": "The local certification authority.",
     "simulate": "Simulated devices that speak the real protocol.",
