@@ -22,6 +22,7 @@ from provisiond.observer import LogObserver, Observers
 from provisiond.pipeline import Pipeline, ServicePolicy
 from provisiond.ports import FactsQuery
 from provisiond.registration.attest import AttestationPolicy
+from provisiond.registration.challenge_ledger import ChallengeLimits
 from provisiond.registration.decide import RegistrationPolicy
 from provisiond.settings import Listener, Settings
 from provisiond.settings.trust import load_crls, load_tpm_policy
@@ -219,6 +220,10 @@ def service_policy(settings: Settings) -> ServicePolicy:
             default_reprovision=registration.reprovision_policy,
         ),
         reply=registration.reply,
+        requests_per_min=settings.broker.limits.requests_per_min,
+        challenges=ChallengeLimits(
+            total=settings.broker.limits.challenges, per_address=settings.broker.limits.challenges_per_address
+        ),
     )
 
 

@@ -12,7 +12,8 @@ from provisiond.ports import Observer
 class LogObserver:
     """`ports.Observer` that writes the log.
 
-    A finished registration and a refusal are INFO, unfinished business is DEBUG, a fault of ours is ERROR.
+    A finished registration and a refusal are INFO, unfinished business and what a flood hears again and again are DEBUG,
+    a fault of ours is ERROR.
     """
 
     def __init__(self) -> None:
@@ -33,7 +34,9 @@ class LogObserver:
         """One record a decision."""
         audit, error = decision.audit, decision.reply.error
         finished = decision.outcome is not Outcome.ASSIGNING and event != "poll"
-        write = self._log.info if finished or error is not None else self._log.debug
+        # Of a flood of refusals one has a row in the audit log, and a record at this level.
+        is_news = audit is not None if error is not None else finished
+        write = self._log.info if is_news else self._log.debug
         optional = {
             "enrollment": audit.enrollment_id if audit else None,
             "hub": audit.hub if audit else None,

@@ -3,10 +3,18 @@
 import uuid
 from base64 import b64encode
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final
 
-from provisiond.errors import ConnectRefused, DeviceFault, PreconditionFailed, ServerFault, VersionConflict
+from provisiond.errors import (
+    AttestationError,
+    ConnectRefused,
+    DeviceFault,
+    PreconditionFailed,
+    ServerFault,
+    Throttled,
+    VersionConflict,
+)
 from provisiond.model import (
     ConnectAttempt,
     Connection,
@@ -15,7 +23,9 @@ from provisiond.model import (
     Evidence,
     Facts,
     Hub,
+    IssuedChallenge,
     Message,
+    Outcome,
     PollRequest,
     Possession,
     Registration,
@@ -38,8 +48,10 @@ from provisiond.ports import (
 from provisiond.protocols import dps, native
 from provisiond.protocols.codecs import CODECS
 from provisiond.registration.challenge import decode_issued, encode_issued
+from provisiond.registration.challenge_ledger import ChallengeLedger, ChallengeLimits
 from provisiond.registration.decide import Context, RegistrationPolicy, decide_poll, decide_register, refuse
 from provisiond.registration.questions import facts_query
+from provisiond.registration.throttle import Throttle, ThrottleKey, address_group
 
 _COMMIT_ATTEMPTS: Final = 8
 """How often a decision is made again because somebody else committed first; one winner a round, so 8 is plenty."""
@@ -62,6 +74,8 @@ class ServicePolicy:
 
     registration: RegistrationPolicy
     reply: str = ReplyMode.AUTO
+    requests_per_min: int = 120
+    challenges: ChallengeLimits = field(default_factory=ChallengeLimits)
 
     @property
     def id_scope(self) -> str:
@@ -97,6 +111,8 @@ class Pipeline:
         # One entry a connection at the most in each: `closed` removes it.
         self._outstanding_until: dict[str, float] = {}
         self._proved: dict[str, TpmEvidence] = {}
+        self._throttle = Throttle()
+        self._challenges = ChallengeLedger()
 
     async def admit(self, attempt: ConnectAttempt) -> Connection:
         """Judge a CONNECT by its consistency; see `protocols.dps.admit`.
@@ -120,10 +136,12 @@ class Pipeline:
         started = self._clock.monotonic()
         context = self._context(connection)
         event = "invalid"
+        key = ThrottleKey.of(connection.claimed_id.key, connection.remote_address)
         try:
-            request = codec.parse(connection, message)
-            event = _event_of(request)
-            decision = await self._decide(await self._recall(request, connection, context), context)
+            with self._throttle.admitted(key, requests_per_min=self.policy.requests_per_min, now_s=started):
+                request = codec.parse(connection, message)
+                event = _event_of(request)
+                decision = await self._decide(await self._recall(request, connection, context), context)
         except DeviceFault as fault:
             decision = await self._refuse(fault, connection, event, context)
         except ServerFault as fault:
@@ -131,6 +149,7 @@ class Pipeline:
         except Exception as error:  # noqa: BLE001 - a bug of ours must cost one device one answer, never the daemon
             decision = self._fail(error, connection, event, context)
         self._track(connection, decision)
+        self._note_proof(key, decision)
         self._observer.decided(connection, decision, event=event, elapsed_s=self._clock.monotonic() - started)
         return codec.encode(decision.reply, connection, message)
 
@@ -164,6 +183,7 @@ class Pipeline:
             return request
         # Out of the store before anything is checked: right or wrong, it serves this one try.
         key = _challenge_key(request.protocol, context.connection_id, request.answer.challenge_id)
+        self._challenges.taken(key)
         stored = await self._store.take_challenge(key)
         issued = None if stored is None else decode_issued(stored.challenge)
         return CODECS[connection.role].recall(request, issued)
@@ -178,6 +198,9 @@ class Pipeline:
             if decision.allocation is not None and self._allocator is not None:
                 answer = await self._allocator.allocate(decision.allocation)
                 continue  # what the answer is worth is decided by what is true now
+            if decision.challenge is not None:
+                await self._keep_challenge(decision.challenge, context)
+                return decision
             if await self._settle(decision, facts.registration):
                 return decision
         raise PreconditionFailed(f"{request.claimed_id} was registered {_COMMIT_ATTEMPTS} times at once")
@@ -223,13 +246,6 @@ class Pipeline:
         )
 
     async def _commit(self, decision: Decision) -> None:
-        if decision.challenge is not None:
-            issued = decision.challenge
-            await self._store.put_challenge(
-                key=_challenge_key(issued.protocol, issued.connection_id, issued.challenge.challenge_id),
-                challenge=encode_issued(issued),
-                expires_at=issued.challenge.expires_at,
-            )
         if decision.registration is None and decision.audit is None:
             return
         await self._store.commit(
@@ -242,8 +258,24 @@ class Pipeline:
             )
         )
 
+    async def _keep_challenge(self, issued: IssuedChallenge, context: Context) -> None:
+        """Keep a challenge before anybody hears of it; raises Throttled when there are too many."""
+        now_s, address = self._clock.monotonic(), address_group(context.actor)
+        if self._challenges.is_stale(now_s):
+            self._challenges.recount(await self._store.purge_challenges(context.now), now_s)
+        limits = self.policy.challenges
+        self._challenges.check(address=address, connection_id=issued.connection_id, limits=limits, now_s=now_s)
+        key = _challenge_key(issued.protocol, issued.connection_id, issued.challenge.challenge_id)
+        expires_at = issued.challenge.expires_at
+        await self._store.put_challenge(key=key, challenge=encode_issued(issued), expires_at=expires_at)
+        expires_at_s = now_s + (expires_at - context.now).total_seconds()
+        self._challenges.issued(key, address=address, connection_id=issued.connection_id, expires_at_s=expires_at_s)
+
     async def _refuse(self, fault: DeviceFault, connection: Connection, event: str, context: Context) -> Decision:
         decision = refuse(fault, claimed_id=connection.claimed_id, event=event, context=context, trace=Trace())
+        if isinstance(fault, Throttled) and fault.repeated:
+            # One row tells the operator of a flood; a row for each message would be what the flood wants.
+            return replace(decision, audit=None)
         try:
             await self._commit(decision)
         except ServerFault as error:
@@ -256,12 +288,21 @@ class Pipeline:
         return refuse(fault, claimed_id=connection.claimed_id, event=event, context=context, trace=Trace())
 
     def _track(self, connection: Connection, decision: Decision) -> None:
+        if not connection.connection_id:
+            return  # behind a broker of somebody else's: these are not one device's
         if decision.proved is not None:
             self._proved[connection.connection_id] = decision.proved
         if decision.reply.status == 202:
             self._outstanding_until[connection.connection_id] = self._clock.monotonic() + _OPERATION_TTL_S
         else:
             self._outstanding_until.pop(connection.connection_id, None)
+
+    def _note_proof(self, key: ThrottleKey, decision: Decision) -> None:
+        error = decision.reply.error
+        if error is not None and error.code == AttestationError.code:
+            self._throttle.proof_failed(key, now_s=self._clock.monotonic())
+        elif error is None and decision.outcome is not Outcome.CHALLENGED:
+            self._throttle.proved(key)
 
     def _context(self, connection: Connection) -> Context:
         operation = self._entropy.token_bytes(24)

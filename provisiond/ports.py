@@ -22,6 +22,7 @@ from provisiond.model import (
     Enrollment,
     EnrollmentKind,
     Hub,
+    HubView,
     JSONValue,
     Message,
     Registration,
@@ -149,6 +150,14 @@ class DecisionStore(Protocol):
 
         Raises:
             StoreUnavailable: it may still be there; nothing may be verified with it.
+        """
+        ...
+
+    async def purge_challenges(self, now: datetime) -> int:
+        """Forget the challenges that nobody can answer any more; how many are left, of every daemon's.
+
+        Raises:
+            StoreUnavailable: nothing is known.
         """
         ...
 
@@ -443,4 +452,32 @@ class Transport(Protocol):
 
     def disconnect(self, connection_id: str, reason: str) -> None:
         """Cut a connection; does nothing when it is gone."""
+        ...
+
+
+class HubBoard(Protocol):
+    """Where what was seen of the hubs is put up, for decisions to look at."""
+
+    def see(self, name: str, view: HubView) -> None:
+        """Take over what was seen of a hub."""
+        ...
+
+    def count(self, assigned: Mapping[str, int]) -> None:
+        """Take over how many devices each hub has, by name."""
+        ...
+
+
+class HubObserver(Protocol):
+    """Who watches the work on the hubs: the log and the metrics. Must not block and must not raise."""
+
+    def hub_changed(self, hub: str, *, state: str, error: str) -> None:
+        """A hub answers, or does not any more. `state`: `up`, `down`, `unauthorized`."""
+        ...
+
+    def hub_worked(self, hub: str, *, action: str, count: int, elapsed_s: float) -> None:
+        """A call did something. `action`: `ensure`, `refuse`, `delete`, `disable`, `repair`."""
+        ...
+
+    def hub_failed(self, hub: str, error: Exception) -> None:
+        """A connector raised what it may not."""
         ...

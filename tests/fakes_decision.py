@@ -97,6 +97,10 @@ class FakeDecisionStore:
     async def take_challenge(self, key):
         return self.challenges.pop(key, None)
 
+    async def purge_challenges(self, now):
+        self.challenges = {key: stored for key, stored in self.challenges.items() if stored.expires_at > now}
+        return len(self.challenges)
+
     @staticmethod
     def _claims(group: Enrollment, query: FactsQuery) -> bool:
         match group.attestation_type:

@@ -15,6 +15,7 @@ from provisiond.model import ConnectAttempt, Connection, Message, Outcome, Regis
 from provisiond.pipeline import Pipeline, ReplyMode, ServicePolicy
 from provisiond.protocols import native_client
 from provisiond.registration.attest import AttestationPolicy
+from provisiond.registration.challenge_ledger import ChallengeLimits
 from provisiond.registration.decide import RegistrationPolicy
 from tests.certificates import make_leaf
 from tests.enrollment_factory import PRIMARY_KEY, certificates, individual
@@ -334,3 +335,66 @@ async def test_a_native_connect_needs_a_client_id_that_is_a_registration_id():
     assert (connection.role, connection.claimed_id.text) == (Role.NATIVE, "dev-1")
     with pytest.raises(ConnectRefused):
         await service.pipeline.admit(replace(attempt, client_id="a/b"))
+
+
+# --- too much --------------------------------------------------------------------------------------------------------
+
+
+async def test_a_flood_of_one_id_is_throttled_with_one_row_for_the_operator_and_nobody_else_notices():
+    service = Service(enrollments=[individual("dev-1"), individual("dev-2")])
+    flooder, other = await service.connect("dev-1"), await service.connect("dev-2", connection_id="c2")
+    answers = [await service.ask(flooder, REGISTER, b"{") for _ in range(200)]
+    assert [topic for topic, _ in answers[120:]] == ["$dps/registrations/res/429/?$rid=r1&retry-after=1"] * 80
+    assert {body["errorCode"] for _, body in answers[120:]} == {429001}
+    assert [record.code for record in service.store.audit].count(429001) == 1
+    _, body = await service.ask(other)
+    assert body["status"] == "assigned"
+    service.clock.advance(1)
+    _, body = await service.ask(flooder)
+    assert body["status"] == "assigned"
+
+
+async def test_a_native_flood_is_throttled_with_retry_after():
+    service, connection = Service(enrollments=[individual("dev-1")]), native_connection()
+    answers = [await service.ask(connection, "provisiond/v1/dev-1/req/register/r1", b"{") for _ in range(121)]
+    topic, body = answers[-1]
+    assert (topic, body["status"], body["retryAfter"]) == ("provisiond/v1/dev-1/res/register/r1", 429, 1)
+
+
+async def test_a_thousand_wrong_keys_slow_down_who_tries_them_and_not_the_device():
+    service = Service(enrollments=[individual("dev-1")])
+    thief = replace(await service.connect(key=b"wrong" * 8), remote_address="198.51.100.7")
+    codes = []
+    for _ in range(1000):
+        _, body = await service.ask(thief)
+        codes.append(body["errorCode"])
+    assert codes == [401002] * 10 + [429001] * 990
+    _, body = await service.ask(await service.connect())
+    assert body["status"] == "assigned"
+
+
+async def test_challenges_that_nobody_answers_are_limited_and_expire():
+    service = Service(enrollments=[individual("dev-1")])
+    service.pipeline.policy = replace(service.pipeline.policy, challenges=ChallengeLimits(total=3, per_address=3))
+    payload = native_client.register_payload(native_client.symmetric_key_claim())
+    statuses = []
+    for number in range(5):
+        connection = native_connection(f"dev-{number}", connection_id=f"n{number}")
+        _, body = await service.ask(connection, f"provisiond/v1/dev-{number}/req/register/r1", payload)
+        statuses.append(body["status"])
+    assert statuses == [401, 401, 401, 429, 429]
+    assert len(service.store.challenges) == 3
+    service.clock.advance(121)
+    await challenge(service, native_connection(), native_client.symmetric_key_claim())
+
+
+async def test_devices_behind_a_foreign_broker_are_not_taken_for_one_another():
+    service = Service(enrollments=[individual("dev-1"), individual("dev-2")], reply=ReplyMode.POLL)
+    for device in ("dev-1", "dev-2"):
+        connection = replace(native_connection(device, connection_id=""), listener="external", remote_address="")
+        covered = await challenge(service, connection, native_client.symmetric_key_claim())
+        _, body = await answer(service, connection, native_client.mac_answer(covered, PRIMARY_KEY))
+        assert body["status"] == 202
+        assert not service.pipeline.has_outstanding_operation(connection)
+    assert not service.pipeline._proved
+    assert covered.session_id == covered.challenge_id

@@ -196,7 +196,17 @@ class Limits(Section):
     )
     requests_per_min: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
         default=120,
-        description="Requests a minute of one registration id; more are answered 429. SDKs poll every 2 s: 30.",
+        description="Requests a minute of one registration id at one address; more are answered 429. SDKs poll every "
+        "2 s: 30.",
+    )
+    challenges: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
+        default=10_000,
+        description="Challenges that wait for an answer, of all devices; more are answered 429. Each is a row of up to "
+        "64 KiB in the database, for challenge_ttl at the longest.",
+    )
+    challenges_per_address: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
+        default=1000,
+        description="Challenges that wait for an answer, of one address: a tenth of all.",
     )
     inflight: Annotated[int, Field(ge=1, le=1000)] = Field(
         default=20,

@@ -234,6 +234,11 @@ class SqliteStore:
         taken: StoredChallenge | None = await self._writes.call(MutationItem(apply=partial(challenges.take, key=key)))
         return taken
 
+    async def purge_challenges(self, now: datetime) -> int:
+        """Forget the challenges that have expired, count those that are left; raises StoreUnavailable."""
+        left: int = await self._writes.call(MutationItem(apply=partial(challenges.purge, now=now)))
+        return left
+
     # --- ports.AdminStore --------------------------------------------------------------------------------------------
 
     async def create_enrollment(self, enrollment: Enrollment, audit: AuditRecord) -> None:

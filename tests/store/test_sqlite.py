@@ -354,11 +354,13 @@ async def test_a_newer_challenge_replaces_the_older_one(store):
     assert (await store.take_challenge("device-1")).challenge == b"2"
 
 
-async def test_challenges_that_have_long_expired_are_removed(store):
-    await store.put_challenge(key="old", challenge=b"1", expires_at=AT)
-    await store.put_challenge(key="new", challenge=b"2", expires_at=AT + timedelta(hours=2))
-    assert await store.take_challenge("old") is None
-    assert await store.take_challenge("new") is not None
+async def test_challenges_that_have_expired_are_purged_and_those_that_are_left_counted(store):
+    for key, seconds in (("long-expired", 0), ("just-expired", 90), ("open", 120)):
+        await store.put_challenge(key=key, challenge=b"1", expires_at=AT + timedelta(seconds=seconds))
+    assert await store.purge_challenges(AT + timedelta(seconds=100)) == 1
+    assert await store.take_challenge("long-expired") is None
+    assert await store.take_challenge("just-expired") is not None
+    assert await store.take_challenge("open") is not None
 
 
 # --- opening and closing ---------------------------------------------------------------------------------------------
