@@ -12,8 +12,8 @@ from provisiond.ports import Observer
 class LogObserver:
     """`ports.Observer` that writes the log.
 
-    A finished registration and a refusal are INFO, unfinished business and what a flood hears again and again are DEBUG,
-    a fault of ours is ERROR.
+    A finished registration and a refusal are INFO; unfinished business, and what a flood hears over again, are DEBUG; a
+    fault of ours is ERROR.
     """
 
     def __init__(self) -> None:

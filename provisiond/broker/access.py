@@ -1,11 +1,11 @@
 """Who may publish and subscribe where. Pure rules by role; what no rule allows is refused.
 
-| role           | publishes                                            | subscribes                            |
-|----------------|------------------------------------------------------|---------------------------------------|
-| dps            | anything under `$dps/registrations/`                 | `$dps/registrations/res/#`            |
-| native         | `provisiond/v1/{id}/req/{op}/{rid}`, its own id      | `provisiond/v1/{id}/res/#`, its own id |
-| iothub         | its own events, twin requests, method answers        | what its hub says to it               |
-| operator       | `provisiond/v1/_operator/req/…`                      | telemetry, events, status, its answers |
+| role     | publishes                                       | subscribes                                  |
+|----------|-------------------------------------------------|---------------------------------------------|
+| dps      | anything under `$dps/registrations/`            | `$dps/registrations/res/#`                  |
+| native   | `provisiond/v1/{id}/req/{op}/{rid}`, its own id | `provisiond/v1/{id}/res/#` or a topic in it |
+| iothub   | its own events, twin requests, method answers   | what its hub says to it                     |
+| operator | `provisiond/v1/_operator/req/…`                 | telemetry, events, status, its answers      |
 
 An operation that does not exist under `$dps/registrations/` is for the protocol to answer; a topic outside is not a
 request at all. Delivery is by connection: who provisions hears its replies whether it subscribed or not, and a
@@ -64,6 +64,8 @@ def judge_subscribe(connection: Connection, topic_filter: str, requested_qos: in
             allowed = topic_filter in iothub.own_filters(connection.claimed_id.text)
         case Role.OPERATOR:
             allowed = operator.may_subscribe(topic_filter)
+        case Role.NATIVE:
+            allowed = topic_filter == reply_filter(connection) or _is_native_reply(connection, topic_filter)
         case _:
             allowed = topic_filter == reply_filter(connection)
     return min(requested_qos, MAX_QOS) if allowed else REFUSED
@@ -77,8 +79,10 @@ def delivery_qos(connection: Connection, granted: Mapping[str, int], topic: str)
         granted: the filters that it was granted, with their QoS.
         topic: of the message.
     """
-    if is_provisioning(connection.role):
-        return granted.get(reply_filter(connection) or "", 0)
+    if connection.role is Role.DPS:
+        return granted.get(DPS_REPLY_FILTER, 0)
+    if connection.role is Role.NATIVE:
+        return max((qos for topic_filter, qos in granted.items() if matches(topic_filter, topic)), default=0)
     return max((qos for topic_filter, qos in granted.items() if matches(topic_filter, topic)), default=None)
 
 
@@ -105,6 +109,12 @@ def takes_over(role: Role) -> bool:
     using a device's id must not cut the true device off.
     """
     return role not in _PROVISIONING
+
+
+def _is_native_reply(connection: Connection, topic_filter: str) -> bool:
+    """One reply's topic: simple clients wait for that alone."""
+    prefix = f"provisiond/v1/{connection.claimed_id}/res/"
+    return topic_filter.startswith(prefix) and len(topic_filter) > len(prefix) and not set("+#") & set(topic_filter)
 
 
 def _is_native_request(connection: Connection, topic: str) -> bool:

@@ -154,6 +154,40 @@ def test_the_reply_filter_is_granted_with_qos_1_at_most(requested, granted):
     assert judge_subscribe(connection(Role.NATIVE), "provisiond/v1/Dev-1/res/#", requested) == granted
 
 
+def test_a_native_connection_may_wait_for_one_reply_only():
+    assert judge_subscribe(connection(Role.NATIVE), "provisiond/v1/Dev-1/res/register/42", 1) == 1
+
+
+@pytest.mark.parametrize(
+    "topic_filter",
+    [
+        "provisiond/v1/Dev-1/res/",
+        "provisiond/v1/Dev-1/res",
+        "provisiond/v1/Dev-1/res/+/42",
+        "provisiond/v1/Dev-1/res/register/#",
+        "provisiond/v1/Dev-1/req/register/42",
+        "provisiond/v1/Dev-2/res/register/42",
+        "$share/a/provisiond/v1/Dev-1/res/register/42",
+    ],
+)
+def test_a_native_connection_may_wait_for_nothing_that_is_not_a_reply_of_its_own(topic_filter):
+    assert judge_subscribe(connection(Role.NATIVE), topic_filter, 1) == REFUSED
+
+
+@pytest.mark.parametrize(
+    ("granted", "qos"),
+    [
+        ({}, 0),
+        ({"provisiond/v1/Dev-1/res/#": 1}, 1),
+        ({"provisiond/v1/Dev-1/res/register/42": 1}, 1),
+        ({"provisiond/v1/Dev-1/res/register/41": 1}, 0),
+        ({"provisiond/v1/Dev-1/res/#": 0, "provisiond/v1/Dev-1/res/register/42": 1}, 1),
+    ],
+)
+def test_a_native_reply_goes_out_at_the_qos_of_the_filter_that_waits_for_it(granted, qos):
+    assert delivery_qos(connection(Role.NATIVE), granted, "provisiond/v1/Dev-1/res/register/42") == qos
+
+
 FOREIGN_FILTERS = [
     "#",
     "+/#",
