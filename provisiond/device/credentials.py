@@ -137,21 +137,29 @@ class SymmetricKeyCredential(Credential):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TpmCredential(Credential):
-    """A TPM 2.0: shows its endorsement key, answers the challenge, keeps the hub key."""
+    """A TPM 2.0: shows its endorsement key, answers the challenge, keeps the hub key.
+
+    Args:
+        device: the TPM.
+        ek_chain: DER certificates between the one that the TPM holds for its endorsement key and its maker's root.
+    """
 
     attestation_type = AttestationType.TPM
     device: TpmDevice
+    ek_chain: tuple[bytes, ...] = ()
 
     async def register_members(self) -> Mapping[str, JSONValue]:
-        """See Credential: the keys, base64 of TPM2B_PUBLIC."""
-        endorsement_key = await self.device.endorsement_key()
-        storage_root_key = await self.device.storage_root_key()
-        return {
-            "tpm": {
-                "endorsementKey": base64.b64encode(endorsement_key).decode(),
-                "storageRootKey": base64.b64encode(storage_root_key).decode(),
-            }
+        """See Credential: the keys, base64 of TPM2B_PUBLIC, and the certificates of the first where there are any."""
+        members: dict[str, JSONValue] = {
+            "endorsementKey": base64.b64encode(await self.device.endorsement_key()).decode(),
+            "storageRootKey": base64.b64encode(await self.device.storage_root_key()).decode(),
         }
+        certificate = await self.device.endorsement_certificate()
+        if certificate is not None:
+            members["ekCertificate"] = base64.b64encode(certificate).decode()
+        if self.ek_chain:
+            members["ekChain"] = [base64.b64encode(issuer).decode() for issuer in self.ek_chain]
+        return {"tpm": members}
 
     async def answer(self, challenge: bytes, *, resource: str, expiry: int, key_name: str) -> str:
         """See Credential."""

@@ -31,7 +31,18 @@ from provisiond.device.tpm_wire import (
 ENDORSEMENT_KEY_HANDLE: Final = 0x81010001
 STORAGE_ROOT_KEY_HANDLE: Final = 0x81000001
 AUTHENTICATION_KEY_HANDLE: Final = 0x81000100
-EK_CERTIFICATE_INDEX: Final = 0x01C00002
+
+# Where makers put EK certificates (TCG EK Credential Profile 2.2.1.4, 2.2.1.5), by what their keys begin with: type,
+# nameAlg, objectAttributes.
+_EK_CERTIFICATE_INDICES: Final = {
+    bytes.fromhex("0001000b000300b2"): (0x01C00002,),
+    bytes.fromhex("0023000b000300b2"): (0x01C0000A,),
+    bytes.fromhex("0001000b000300f2"): (0x01C00012,),
+    bytes.fromhex("0023000b000300f2"): (0x01C00014,),
+    bytes.fromhex("0023000c000300f2"): (0x01C00016,),
+    bytes.fromhex("0023000d000300f2"): (0x01C00018,),
+    bytes.fromhex("0001000c000300f2"): (0x01C0001C, 0x01C0001E),
+}
 
 _USER_WITH_AUTH: Final = 1 << 6  # TPMA_OBJECT (TPM 2.0 Part 2 8.3.2)
 _OBJECT_ATTRIBUTES_OFFSET: Final = 2 + 2 + 2  # after the TPM2B's length, type and nameAlg
@@ -42,11 +53,14 @@ class KeyAlgorithm(StrEnum):
 
     RSA = "rsa"
     ECC = "ecc"
+    ECC384 = "ecc384"
+    """A P-384 endorsement key over a P-256 storage root key, as newer TPMs are delivered."""
 
 
 _TEMPLATES: Final = {
     KeyAlgorithm.RSA: (tpm_templates.EK_RSA2048, tpm_templates.SRK_RSA2048),
     KeyAlgorithm.ECC: (tpm_templates.EK_P256, tpm_templates.SRK_P256),
+    KeyAlgorithm.ECC384: (tpm_templates.EK_P384, tpm_templates.SRK_P256),
 }
 
 
@@ -96,15 +110,23 @@ class TpmDevice:
         tpm: started.
         algorithm: of the endorsement and storage root keys that are made where the TPM has none; those that it has are
             used whatever they are.
+        endorsement_key_handle: where the endorsement key is, or shall be.
     """
 
-    def __init__(self, tpm: Tpm, *, algorithm: KeyAlgorithm = KeyAlgorithm.RSA) -> None:
+    def __init__(
+        self,
+        tpm: Tpm,
+        *,
+        algorithm: KeyAlgorithm = KeyAlgorithm.RSA,
+        endorsement_key_handle: int = ENDORSEMENT_KEY_HANDLE,
+    ) -> None:
         self.tpm = tpm
+        self._ek_handle = endorsement_key_handle
         self._ek_template, self._srk_template = _TEMPLATES[algorithm]
 
     async def endorsement_key(self) -> bytes:
         """TPM2B_PUBLIC of the endorsement key, which is made and persisted when there is none."""
-        return (await self._primary(ENDORSEMENT_KEY_HANDLE, RH_ENDORSEMENT, self._ek_template)).public
+        return (await self._primary(self._ek_handle, RH_ENDORSEMENT, self._ek_template)).public
 
     async def storage_root_key(self) -> bytes:
         """TPM2B_PUBLIC of the storage root key, which is made and persisted when there is none."""
@@ -165,7 +187,7 @@ class TpmDevice:
         async with self._endorsement_authorization(endorsement_key) as authorization:
             return await self.tpm.activate_credential(
                 activated,
-                ENDORSEMENT_KEY_HANDLE,
+                self._ek_handle,
                 credential=credential,
                 secret=secret,
                 key_authorization=authorization,
@@ -218,14 +240,16 @@ class TpmDevice:
         """TPMS_ATTEST and TPMT_SIGNATURE over PCRs (TPM_ALG_ID of the bank → indices) and the verifier's nonce."""
         return await self.tpm.quote(key.handle, qualifying_data=qualifying_data, banks=banks)
 
-    async def endorsement_certificate(self, index: int = EK_CERTIFICATE_INDEX) -> bytes | None:
-        """The manufacturer's EK certificate as it lies in NV storage (it may be padded), None when there is none."""
-        try:
-            return await self.tpm.nv_read(index)
-        except TpmError as error:
-            if error.base != TPM_RC_HANDLE:
-                raise
-            return None
+    async def endorsement_certificate(self) -> bytes | None:
+        """The manufacturer's certificate of the endorsement key as it lies in NV storage, maybe padded; or None."""
+        public = await self.endorsement_key()
+        for index in _EK_CERTIFICATE_INDICES.get(public[2 : _OBJECT_ATTRIBUTES_OFFSET + 4], ()):
+            try:
+                return await self.tpm.nv_read(index)
+            except TpmError as error:
+                if error.base != TPM_RC_HANDLE:
+                    raise
+        return None
 
 
 async def _connect(specification: str) -> Transport:
@@ -243,12 +267,18 @@ async def _connect(specification: str) -> Transport:
 
 
 @asynccontextmanager
-async def open_tpm(specification: str, *, algorithm: KeyAlgorithm = KeyAlgorithm.RSA) -> AsyncIterator[TpmDevice]:
+async def open_tpm(
+    specification: str,
+    *,
+    algorithm: KeyAlgorithm = KeyAlgorithm.RSA,
+    endorsement_key_handle: int = ENDORSEMENT_KEY_HANDLE,
+) -> AsyncIterator[TpmDevice]:
     """Open a TPM that runs already, and start it if it was not.
 
     Args:
         specification: `socket:PATH`, `tcp:HOST:PORT` or `device:PATH` (such as `device:/dev/tpmrm0`).
         algorithm: of the keys made where the TPM has none.
+        endorsement_key_handle: persistent handle of the endorsement key; makers of TPMs use others for other templates.
 
     Raises:
         CredentialError: there is no TPM there.
@@ -256,4 +286,4 @@ async def open_tpm(specification: str, *, algorithm: KeyAlgorithm = KeyAlgorithm
     """
     async with Tpm(await _connect(specification)) as tpm:
         await tpm.startup()
-        yield TpmDevice(tpm, algorithm=algorithm)
+        yield TpmDevice(tpm, algorithm=algorithm, endorsement_key_handle=endorsement_key_handle)

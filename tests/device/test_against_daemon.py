@@ -1,75 +1,16 @@
 """The device's side and the service's side of this project, which were written apart, meet over real TLS."""
 
-from contextlib import asynccontextmanager
-
 import pytest
 
-from provisiond.admin.use_cases import Admin
-from provisiond.daemon import Daemon
-from provisiond.device import (
-    CannotConnect,
-    Endpoint,
-    Patience,
-    ProvisioningClient,
-    Refused,
-    Step,
-    SymmetricKeyCredential,
-    TpmCredential,
-)
+from provisiond.device import CannotConnect, Refused, Step, SymmetricKeyCredential, TpmCredential
 from provisiond.device.issuing import IssuingAuthority
-from provisiond.device.simulator import FleetOutcome, Service, SimulatedDevice, run_fleet
+from provisiond.device.simulator import FleetOutcome, SimulatedDevice, run_fleet
 from provisiond.model import TpmMaterial
-from provisiond.settings import Settings
-from provisiond.system import SystemClock, SystemEntropy
-from tests.certificates import SERVER_AUTH, make_ca, make_leaf
+from tests.certificates import make_ca
 from tests.enrollment_factory import PRIMARY_KEY, SECONDARY_KEY, certificates, group, individual
+from tests.running_service import run_site
 
-ID_SCOPE = "0ne0TEST001"
 DEVICES = make_ca("Devices")
-
-
-class Site:
-    """A running daemon, its operator, and where devices find it."""
-
-    def __init__(self, daemon, endpoint):
-        self.admin = Admin(
-            store=daemon._store, clock=SystemClock(), entropy=SystemEntropy(), hubs=(), actor="the tests"
-        )
-        self.service = Service(endpoint=endpoint, id_scope=ID_SCOPE, patience=Patience(jitter=0))
-
-    async def register(self, registration_id, credential, *, id_scope=ID_SCOPE):
-        steps = []
-        async with ProvisioningClient(
-            self.service.endpoint,
-            id_scope=id_scope,
-            registration_id=registration_id,
-            credential=credential,
-            patience=self.service.patience,
-            on_step=lambda step, _: steps.append(step),
-        ) as client:
-            return await client.register(), steps
-
-
-@asynccontextmanager
-async def run_site(directory, *, reply="immediate"):
-    root = make_ca("Root")
-    server = make_leaf("localhost", root, dns_names=("localhost",), usages=(SERVER_AUTH,))
-    certificate_path, key_path = server.write(directory, "server")
-    (directory / "root.crt").write_bytes(root.pem)
-    listener = {"name": "devices", "bind": "127.0.0.1:0", "tls": True}
-    settings = Settings.model_validate(
-        {
-            "service": {"id_scope": ID_SCOPE, "state_dir": str(directory / "state")},
-            "store": {"url": f"sqlite:///{directory}/state/provisiond.db"},
-            "broker": {"listeners": [{**listener, "cert_file": str(certificate_path), "key_file": str(key_path)}]},
-            "hubs": [{"name": "local", "type": "embedded", "host": "gateway.local"}],
-            "metrics": {"enabled": False},
-            "registration": {"reply": reply, "retry_after": "1s"},
-        }
-    )
-    async with Daemon(settings) as daemon:
-        _, port = daemon.addresses["devices"]
-        yield Site(daemon, Endpoint(host="localhost", port=port, ca_file=directory / "root.crt"))
 
 
 @pytest.fixture
