@@ -682,6 +682,21 @@ class Hub:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HubView:
+    """What was seen of one hub.
+
+    Args:
+        healthy: it answers.
+        latency_ms: smoothed round trip, None when not measured.
+        retry_after_s: when a device that is assigned to it now should ask again, whole seconds; None for the default.
+    """
+
+    healthy: bool = True
+    latency_ms: float | None = None
+    retry_after_s: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AllocationRequest:
     """What a custom allocation is asked: which of these hubs shall this verified device get.
 

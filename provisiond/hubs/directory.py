@@ -1,28 +1,13 @@
 """The linked hubs as decisions see them: what the configuration says, and what has been seen since."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 
-from provisiond.model import Hub
+from provisiond.model import Hub, HubView
 
 LATENCY_DEADBAND: Final = 0.1
 """Part by which a latency must change before decisions hear of it: noise must not move devices."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HubView:
-    """What was seen of one hub.
-
-    Args:
-        healthy: it answers.
-        latency_ms: smoothed round trip, None when not measured.
-        retry_after_s: when a device that is assigned to it now should ask again, whole seconds; None for the default.
-    """
-
-    healthy: bool = True
-    latency_ms: float | None = None
-    retry_after_s: int | None = None
 
 
 class ConfiguredHubs:
