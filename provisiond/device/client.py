@@ -15,9 +15,9 @@ again is always safe.
 import asyncio
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from types import TracebackType
 from typing import Any, Final, Self
@@ -25,15 +25,16 @@ from uuid import uuid4
 
 from provisiond import __version__
 from provisiond.device.credentials import Credential
-from provisiond.device.dialect import Dialect, DpsDialect
+from provisiond.device.dialect import Conversation, Dialect, DpsDialect, Login, Registrant
 from provisiond.device.errors import CannotConnect, ConnectionLost, DeviceError, Refused, TimedOut
 from provisiond.device.mqtt import Endpoint, Session, connect
 from provisiond.model import JSONValue, Message, RegistrationStatus
 from provisiond.protocols.dps_client import ClientReply, MalformedReply
 
 CLIENT_VERSION: Final = f"provisiond-device/{__version__}"
-TOKEN_LIFETIME_S: Final = 3600  # as the Azure SDKs; a registration takes seconds, a hub connection renews its own
 _ASK_AGAIN: Final = frozenset({409, 429, *range(500, 600)})
+_NOT_TAKEN: Final = frozenset({429})  # a request that was not even looked at
+_UNPROVED: Final = 401
 _STALE_OPERATION: Final = 404  # the service restarted between a registration and its poll
 
 
@@ -94,9 +95,10 @@ class RegistrationResult:
         assigned_hub: host of the hub, sometimes with a port.
         substatus: how it came about, such as `initialAssignment`; may be empty.
         payload: what a custom allocation returned, any JSON or None.
-        challenged: whether a TPM challenge was answered.
+        hub_credential: the secret for the hub that came sealed to this device, opened; None when there was none.
+        challenged: whether a challenge was answered.
         polls: how often the operation was asked about.
-        body: the whole reply as it came.
+        body: the whole reply; one of the native protocol is given in the form of Azure's.
         connect_s, register_s: what it took until the connection stood, and from then to the assignment.
     """
 
@@ -105,6 +107,7 @@ class RegistrationResult:
     device_id: str
     substatus: str
     payload: JSONValue
+    hub_credential: bytes | None = field(default=None, repr=False)
     challenged: bool
     polls: int
     body: Mapping[str, Any]
@@ -137,8 +140,8 @@ class ProvisioningClient:
         on_step: Callable[[Step, str], None] | None = None,
     ) -> None:
         self._endpoint = endpoint
-        self._id_scope = id_scope
         self._registration_id = registration_id
+        self._registrant = Registrant(id_scope=id_scope, registration_id=registration_id, credential=credential)
         self._credential = credential
         self._patience = patience or Patience()
         self._dialect = dialect or DpsDialect()
@@ -189,12 +192,12 @@ class ProvisioningClient:
         self._steps = {Step.CONNECTED}
         try:
             async with asyncio.timeout(self._patience.total_s):
-                reply = await self._ask_until_final(payload)
-                return await self._conclude(reply, started)
+                reply, talk = await self._ask_until_final(payload)
+                return await self._conclude(reply, talk, started)
         except TimeoutError as error:
             raise self._give_up() from error
 
-    async def _ask_until_final(self, payload: JSONValue) -> ClientReply:
+    async def _ask_until_final(self, payload: JSONValue) -> tuple[ClientReply, Conversation]:
         attempt = 0
         while True:
             try:
@@ -207,51 +210,69 @@ class ProvisioningClient:
             await asyncio.sleep(self._patience.before_retry(attempt))
             attempt += 1
 
-    async def _attempt(self, payload: JSONValue) -> ClientReply:
+    async def _attempt(self, payload: JSONValue) -> tuple[ClientReply, Conversation]:
         """One registration on one connection: register, answer a challenge if there is one, poll."""
-        members = dict(await self._credential.register_members())
-        reply = await self._register(payload, members)
-        if reply.challenge is not None:
-            members["authorization"] = await self._answer(reply)
-            reply = await self._register(payload, members)
+        talk = self._dialect.converse(self._registrant)
+        reply = await self._prove(talk, payload)
+        if reply.status == _UNPROVED and self._challenged and not self._dialect.retries_answers:
+            # An answer that was delivered twice finds its challenge gone the second time: that is no refusal yet.
+            reply = await self._prove(talk, payload)
         while reply.status == 202 and reply.operation_id:
             operation_id = reply.operation_id
             self._report(Step.ASSIGNING, operation_id)
             await asyncio.sleep(self._patience.before_poll(reply.retry_after_s))
             self._polls += 1
-            reply = await self._poll(operation_id)
+            reply = await self._poll(talk, operation_id)
             if reply.status == _STALE_OPERATION:
                 raise TimedOut(f"the service has forgotten operation {operation_id}")
-        return reply
+        return reply, talk
 
-    async def _register(self, payload: JSONValue, members: Mapping[str, JSONValue]) -> ClientReply:
-        return await self._request(
-            lambda rid: self._dialect.register(rid, self._registration_id, payload=payload, members=members)
-        )
+    async def _prove(self, talk: Conversation, payload: JSONValue) -> ClientReply:
+        """Register, and answer the challenge if there is one."""
 
-    async def _poll(self, operation_id: str) -> ClientReply:
-        return await self._request(lambda rid: self._dialect.poll(rid, operation_id))
+        async def register(rid: str) -> Message:
+            return await talk.register(rid, payload)
 
-    async def _answer(self, reply: ClientReply) -> str:
+        reply = await self._request(talk, register)
+        if not talk.is_challenge(reply):
+            return reply
+        challenge = reply
+
+        async def answer(rid: str) -> Message:
+            return await talk.answer(rid, challenge, payload)
+
         self._report(Step.CHALLENGE, self._registration_id)
         self._challenged = True
-        return await self._credential.answer(
-            reply.challenge or b"", resource=self._resource, expiry=_token_expiry(), key_name=reply.key_name
-        )
+        ask_again = _ASK_AGAIN if self._dialect.retries_answers else _NOT_TAKEN
+        return await self._request(talk, answer, ask_again)
 
-    async def _request(self, make: Callable[[str], Message]) -> ClientReply:
-        """One request and its answer; again, with a new request id, while the service is busy."""
+    async def _poll(self, talk: Conversation, operation_id: str) -> ClientReply:
+        async def poll(rid: str) -> Message:
+            return talk.poll(rid, operation_id)
+
+        return await self._request(talk, poll)
+
+    async def _request(
+        self, talk: Conversation, make: Callable[[str], Awaitable[Message]], ask_again: frozenset[int] = _ASK_AGAIN
+    ) -> ClientReply:
+        """One request and its answer; again, with a new request id, while the service is busy.
+
+        Raises:
+            TimedOut: the service is busy, and may have had the one use of this request.
+        """
         attempt = 0
         while True:
             rid = str(uuid4())
-            reply = await self._exchange(rid, make(rid))
+            reply = await self._exchange(talk, rid, await make(rid))
             if reply.status not in _ASK_AGAIN:
                 return reply
             self._trouble = TimedOut(f"the service kept answering {reply.status} {reply.message}".rstrip())
+            if reply.status not in ask_again:
+                raise self._trouble
             await asyncio.sleep(self._patience.before_retry(attempt, reply.retry_after_s))
             attempt += 1
 
-    async def _exchange(self, rid: str, message: Message) -> ClientReply:
+    async def _exchange(self, talk: Conversation, rid: str, message: Message) -> ClientReply:
         session = self._session
         if session is None:
             raise ConnectionLost("there is no connection")
@@ -260,13 +281,13 @@ class ProvisioningClient:
         while True:
             received = await session.receive(deadline_s=max(0.0, deadline - time.monotonic()))
             try:
-                reply = self._dialect.parse(received)
+                reply = talk.parse(received)
             except MalformedReply as error:
                 raise Refused(f"the service answered nonsense: {error}", status=502, body={}) from error
             if reply.rid == rid:
                 return reply
 
-    async def _conclude(self, reply: ClientReply, started: float) -> RegistrationResult:
+    async def _conclude(self, reply: ClientReply, talk: Conversation, started: float) -> RegistrationResult:
         if reply.status != 200 or reply.status_text != RegistrationStatus.ASSIGNED:
             raise _refusal(reply)
         state = reply.registration_state
@@ -282,6 +303,7 @@ class ProvisioningClient:
             device_id=device_id,
             substatus=str(state.get("substatus") or ""),
             payload=state.get("payload"),
+            hub_credential=talk.hub_credential(reply),
             challenged=self._challenged,
             polls=self._polls,
             body=reply.body,
@@ -289,20 +311,16 @@ class ProvisioningClient:
             register_s=time.monotonic() - started,
         )
 
-    @property
-    def _resource(self) -> str:
-        return f"{self._id_scope}/registrations/{self._registration_id}"
-
     async def _connect(self) -> None:
         started = time.monotonic()
-        password = await self._credential.password(resource=self._resource, expiry=_token_expiry())
+        login = await self._login()
         session = await self._stack.enter_async_context(
             connect(
                 self._endpoint,
                 credential=self._credential,
                 client_id=self._registration_id,
-                user_name=self._dialect.user_name(self._id_scope, self._registration_id, CLIENT_VERSION),
-                password=password,
+                user_name=login.user_name,
+                password=login.password,
                 deadline_s=self._patience.connect_s,
             )
         )
@@ -312,6 +330,11 @@ class ProvisioningClient:
         self._session = session
         self._connect_s = time.monotonic() - started
         self._report(Step.CONNECTED, f"{self._endpoint.host}:{self._endpoint.port}")
+
+    async def _login(self) -> Login:
+        if self._endpoint.user_name is not None:
+            return Login(user_name=self._endpoint.user_name, password=self._endpoint.password)
+        return await self._dialect.login(self._registrant, CLIENT_VERSION)
 
     async def _disconnect(self) -> None:
         self._session = None
@@ -327,10 +350,6 @@ class ProvisioningClient:
             return self._trouble
         last = f": {self._trouble}" if self._trouble else ""
         return TimedOut(f"no final answer within {self._patience.total_s:g} s{last}")
-
-
-def _token_expiry() -> int:
-    return int(time.time()) + TOKEN_LIFETIME_S
 
 
 def _refusal(reply: ClientReply) -> Refused:

@@ -7,8 +7,9 @@ from contextlib import asynccontextmanager
 from typing import Final
 from urllib.parse import quote
 
-from provisiond.device.client import CLIENT_VERSION, TOKEN_LIFETIME_S, Patience
+from provisiond.device.client import CLIENT_VERSION, Patience
 from provisiond.device.credentials import Credential
+from provisiond.device.dialect import TOKEN_LIFETIME_S
 from provisiond.device.mqtt import Endpoint, Session, connect
 from provisiond.model import Message
 

@@ -13,7 +13,7 @@ import socket
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -45,12 +45,15 @@ class Endpoint:
         host: name or address; over TLS the server's certificate must carry it.
         ca_file: PEM certificates that the server's must chain to; None for those the system trusts.
         plaintext: no TLS; for loopback only.
+        user_name, password: what a broker of the site's wants of a device; None for what the protocol has.
     """
 
     host: str
     port: int = 8883
     ca_file: Path | None = None
     plaintext: bool = False
+    user_name: str | None = None
+    password: str | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if self.plaintext and not is_loopback(self.host):
@@ -180,7 +183,7 @@ async def connect(
     *,
     credential: Credential,
     client_id: str,
-    user_name: str,
+    user_name: str | None,
     password: str | None,
     deadline_s: float,
 ) -> AsyncIterator[Session]:

@@ -79,6 +79,14 @@ def parse_request_topic(topic: str) -> RequestTopic:
     return RequestTopic(claimed_id=claimed_id, operation=Operation(operation), rid=rid)
 
 
+def parse_reply_topic(topic: str, registration_id: RegistrationId) -> str | None:
+    """The request id that a reply's topic repeats; None when it is no reply to this device."""
+    levels = topic.split("/")
+    if len(levels) != 6 or levels[:4] != f"{TOPIC_PREFIX}{registration_id}/res".split("/"):
+        return None
+    return levels[5]
+
+
 def reply_topic(topic: str) -> str | None:
     """Where the answer to a request goes, whatever is wrong with it.
 
