@@ -25,6 +25,7 @@ from provisiond.device.tpm_wire import (
     ALG_SHA256,
     PASSWORD,
     RH_ENDORSEMENT,
+    RH_LOCKOUT,
     RH_NULL,
     RH_OWNER,
     SCHEME_NULL,
@@ -127,6 +128,12 @@ class Tpm:
         """TPM2_GetRandom: at most as many octets as the TPM's largest digest."""
         parameters = struct.pack(">H", size_bytes)
         return (await self.execute(CommandCode.GetRandom, parameters=parameters)).parameters.tpm2b()
+
+    async def clear(self) -> None:
+        """TPM2_Clear with the lockout hierarchy's empty authorisation: the owner's keys are gone, and so is the storage
+        root key, for a new one comes from a new seed. The endorsement key can be made again.
+        """
+        await self.execute(CommandCode.Clear, [RH_LOCKOUT], authorizations=[PASSWORD])
 
     # --- keys --------------------------------------------------------------------------------------------------------
 

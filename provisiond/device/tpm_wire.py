@@ -28,6 +28,7 @@ ALG_ECC: Final = 0x0023
 RH_OWNER: Final = 0x40000001
 RH_NULL: Final = 0x40000007
 RS_PASSWORD: Final = 0x40000009
+RH_LOCKOUT: Final = 0x4000000A
 RH_ENDORSEMENT: Final = 0x4000000B
 
 SYMMETRIC_NULL: Final = b"\x00\x10"
@@ -39,6 +40,7 @@ class CommandCode(IntEnum):
     """TPM_CC (TPM 2.0 Part 2 6.5.2)."""
 
     EvictControl = 0x120
+    Clear = 0x126
     CreatePrimary = 0x131
     PCR_Extend = 0x182
     HMAC_Start = 0x15B
