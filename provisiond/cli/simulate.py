@@ -27,6 +27,7 @@ from provisiond.cli.simulate_credential import (
 )
 from provisiond.cli.simulate_output import Story, fleet_exit_code, fleet_figures, print_failure
 from provisiond.device.client import Patience
+from provisiond.device.credentials import read_password
 from provisiond.device.dialect import find_dialect
 from provisiond.device.errors import DeviceError
 from provisiond.device.mqtt import Endpoint
@@ -49,6 +50,13 @@ Port = Annotated[int | None, typer.Option("--port", min=1, max=65535, help="8883
 CaFile = Annotated[Path | None, typer.Option("--ca-file", help="PEM roots of the server; the system's by default.")]
 Plaintext = Annotated[bool, typer.Option("--plaintext", help="No TLS; for a service on this machine only.")]
 ProtocolName = Annotated[str, typer.Option("--protocol", metavar="dps|native", help="Wire protocol.")]
+UserName = Annotated[
+    str | None,
+    typer.Option("--user-name", help="native: user name at the site's broker; the registration id with a password."),
+]
+PasswordFile = Annotated[
+    Path | None, typer.Option("--password-file", help="native: file with the password at the site's broker.")
+]
 Payload = Annotated[str | None, typer.Option("--payload", metavar="JSON", help="Custom payload of the registration.")]
 Timeout = Annotated[float, typer.Option("--timeout", min=1, help="Seconds for a whole registration.")]
 GroupKeyFile = Annotated[
@@ -69,6 +77,8 @@ def simulate_device(
     id_scope: IdScope = None,
     protocol: ProtocolName = "dps",
     plaintext: Plaintext = False,
+    user_name: UserName = None,
+    password_file: PasswordFile = None,
     certificate_path: Annotated[
         Path | None, typer.Option("--certificate-path", help="x509: PEM chain, leaf first.")
     ] = None,
@@ -110,7 +120,7 @@ def simulate_device(
     if print_endorsement_key:
         _run(_print_endorsement_key(flags))
         return
-    service = _make_service(host, port, ca_file, id_scope, plaintext, protocol, timeout)
+    service = _make_service(host, port, ca_file, id_scope, plaintext, protocol, timeout, user_name, password_file)
     hub_message = _HUB_MESSAGE if connect_hub else None
     _run(_simulate_device(flags, service, _parse_payload(payload), hub_message, Story(output)))
 
@@ -126,6 +136,8 @@ def simulate_fleet(
     id_scope: IdScope = None,
     protocol: ProtocolName = "dps",
     plaintext: Plaintext = False,
+    user_name: UserName = None,
+    password_file: PasswordFile = None,
     group_key_file: GroupKeyFile = None,
     ca_certificate_path: Annotated[
         Path | None, typer.Option("--ca-certificate-path", help="x509: PEM CA that issues each device's certificate.")
@@ -152,7 +164,7 @@ def simulate_fleet(
         first=first,
     )
     check_registration_id(f"{id_prefix}{first + count - 1:06d}")
-    service = _make_service(host, port, ca_file, id_scope, plaintext, protocol, timeout)
+    service = _make_service(host, port, ca_file, id_scope, plaintext, protocol, timeout, user_name, password_file)
     report = _run(_simulate_fleet(flags, service, count, concurrency, _parse_payload(payload)))
     print_record(fleet_figures(report), output)
     raise typer.Exit(fleet_exit_code(report))
@@ -195,9 +207,13 @@ def _make_service(
     plaintext: bool,
     protocol: str,
     timeout_s: float,
+    user_name: str | None,
+    password_file: Path | None,
 ) -> Service:
     if not id_scope:
         raise typer.BadParameter("--id-scope is needed; `provisiond init` printed it, and it is in the configuration")
+    if protocol != "native" and (user_name is not None or password_file is not None):
+        raise typer.BadParameter("--user-name and --password-file go with --protocol native; dps has its own")
     try:
         return Service(
             endpoint=Endpoint(
@@ -205,6 +221,8 @@ def _make_service(
                 port=port or (_PLAINTEXT_PORT if plaintext else _TLS_PORT),
                 ca_file=ca_file,
                 plaintext=plaintext,
+                user_name=user_name,
+                password=None if password_file is None else read_password(password_file),
             ),
             id_scope=id_scope,
             patience=Patience(total_s=timeout_s),

@@ -332,8 +332,9 @@ class ProvisioningClient:
         self._report(Step.CONNECTED, f"{self._endpoint.host}:{self._endpoint.port}")
 
     async def _login(self) -> Login:
-        if self._endpoint.user_name is not None:
-            return Login(user_name=self._endpoint.user_name, password=self._endpoint.password)
+        user_name, password = self._endpoint.user_name, self._endpoint.password
+        if user_name is not None or password is not None:
+            return Login(user_name=user_name or self._registration_id, password=password)
         return await self._dialect.login(self._registrant, CLIENT_VERSION)
 
     async def _disconnect(self) -> None:

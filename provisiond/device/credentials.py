@@ -201,6 +201,18 @@ def read_key(path: Path) -> bytes:
     return key
 
 
+def read_password(path: Path) -> str:
+    """A password from a file, without the newline at its end.
+
+    Raises:
+        CredentialError: the file cannot be read, or is no text.
+    """
+    try:
+        return _read(path).decode("utf-8").removesuffix("\n")
+    except UnicodeDecodeError as error:
+        raise CredentialError(f"{path}: not UTF-8 text") from error
+
+
 def _read(path: Path) -> bytes:
     try:
         with path.open("rb") as file:

@@ -45,7 +45,8 @@ class Endpoint:
         host: name or address; over TLS the server's certificate must carry it.
         ca_file: PEM certificates that the server's must chain to; None for those the system trusts.
         plaintext: no TLS; for loopback only.
-        user_name, password: what a broker of the site's wants of a device; None for what the protocol has.
+        user_name, password: what a broker of the site's wants of a device; None for what the protocol has. A password
+            alone is that of a user with the name of the registration id.
     """
 
     host: str
