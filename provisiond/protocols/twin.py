@@ -4,7 +4,7 @@ A patch is merged (RFC 7396): objects member by member, null removes a member, a
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final
@@ -13,6 +13,9 @@ from provisiond.errors import EtagMismatch, MalformedRequest
 from provisiond.model import DeviceTwin, InitialTwin, JSONValue
 from provisiond.protocols.json_body import parse_json
 from provisiond.protocols.timestamps import format_timestamp
+
+Change = Callable[[DeviceTwin], DeviceTwin]
+"""Makes of a twin what it is to be."""
 
 PART_MAX_SIZE_BYTES: Final = 32 * 1024
 """Of tags, of desired and of reported properties, each as compact JSON: what Azure IoT Hub keeps of the latter two."""

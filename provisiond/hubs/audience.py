@@ -1,0 +1,47 @@
+"""Who listens: operators and local consumers, by what they have subscribed to."""
+
+from collections.abc import Mapping
+
+from provisiond.model import Message
+from provisiond.ports import Transport
+from provisiond.protocols.topic_filters import matches
+
+
+class Audience:
+    """Hands messages to every operator that has subscribed to them, and keeps none.
+
+    There are few operators with few filters each (the broker's bounds), so all are looked at.
+    """
+
+    def __init__(self) -> None:
+        self.lost = 0
+        """Messages that a listener could not take, since the start."""
+        self._transport: Transport | None = None
+        self._filters: dict[str, tuple[str, ...]] = {}
+
+    def attach(self, transport: Transport) -> None:
+        """Send through this from now on."""
+        self._transport = transport
+
+    def listen(self, connection_id: str, granted: Mapping[str, int]) -> tuple[str, ...]:
+        """Take over what a connection listens to; gives the filters that are new."""
+        before = self._filters.get(connection_id, ())
+        self._filters[connection_id] = tuple(granted)
+        return tuple(topic_filter for topic_filter in granted if topic_filter not in before)
+
+    def leave(self, connection_id: str) -> None:
+        """Forget a connection."""
+        self._filters.pop(connection_id, None)
+
+    def publish(self, message: Message) -> int:
+        """Send to everyone who listens; how many have taken it."""
+        taken = 0
+        if self._transport is None:
+            return taken
+        for connection_id, filters in self._filters.items():
+            if any(matches(topic_filter, message.topic) for topic_filter in filters):
+                if self._transport.post(connection_id, message):
+                    taken += 1
+                else:
+                    self.lost += 1
+        return taken
