@@ -5,6 +5,7 @@ import contextlib
 import resource
 import signal
 from collections.abc import Callable
+from datetime import timedelta
 from importlib.metadata import version
 from typing import Final, Self
 
@@ -26,8 +27,11 @@ from provisiond.registration.challenge_ledger import ChallengeLimits
 from provisiond.registration.decide import RegistrationPolicy
 from provisiond.settings import Listener, Settings
 from provisiond.settings.trust import load_crls, load_tpm_policy
+from provisiond.store.audit_keeper import AuditKeeper
+from provisiond.store.audit_trail import AuditTrail
+from provisiond.store.checkpoints import CheckpointSigner
 from provisiond.store.sqlite import SqliteStore
-from provisiond.system import SystemClock, SystemEntropy, notify_service_manager
+from provisiond.system import SystemClock, SystemEntropy, background, notify_service_manager
 
 _STOP_GRACE_S: Final = 8.0
 """What a stop gives requests in progress: a service manager waits 10 s before it kills."""
@@ -132,6 +136,7 @@ class Daemon:
             policy=service_policy(settings),
         )
         await self._warn_of_tpm_groups()
+        await self._keep_audit(resources)
         self._broker = EmbeddedBroker(
             gatekeeper=self._pipeline,
             listeners=[listener_spec(listener) for listener in settings.broker.listeners],
@@ -149,6 +154,17 @@ class Daemon:
             **{f"listener_{name}": f"{host}:{port}" for name, (host, port) in self.addresses.items()},
         )
         notify_service_manager("READY=1")
+
+    async def _keep_audit(self, resources: contextlib.AsyncExitStack) -> None:
+        keeper = AuditKeeper(
+            AuditTrail(self._store),
+            CheckpointSigner.load(self._settings.service.state_dir),
+            clock=SystemClock(),
+            keep=lambda: timedelta(seconds=self._settings.audit.keep_s),
+            report=lambda reason: self._log.error("the audit trail was not looked after", reason=reason),
+        )
+        resources.push_async_callback(keeper.close)
+        await resources.enter_async_context(background(keeper.run(), name="audit-keeper"))
 
     async def _warn_of_tpm_groups(self) -> None:
         """Every device of a TPM group is refused as long as no TPM maker is trusted."""

@@ -1,9 +1,12 @@
 """The machine's own clock and randomness, and its service manager."""
 
+import asyncio
 import os
 import secrets
 import socket
 import time
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
 
@@ -25,6 +28,17 @@ class SystemEntropy:
     def token_bytes(self, size_bytes: int) -> bytes:
         """Cryptographically random bytes."""
         return secrets.token_bytes(size_bytes)
+
+
+@asynccontextmanager
+async def background(work: Coroutine[object, object, None], *, name: str) -> AsyncIterator[None]:
+    """Have work going on until the block ends; should it fail, the block is cancelled and the failure raised."""
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(work, name=name)
+        try:
+            yield
+        finally:
+            task.cancel()
 
 
 def notify_service_manager(state: str) -> bool:

@@ -1,6 +1,8 @@
 """`provisiond db`: care for the database."""
 
 import asyncio
+import uuid
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -9,10 +11,17 @@ import typer
 from provisiond.cli.enrolled_records import Yes
 from provisiond.cli.exit_codes import ExitCode
 from provisiond.cli.output import Output, confirm, note, print_record, suggest
-from provisiond.cli.session import Config, command, load, open_store
-from provisiond.errors import RecordNotFound
+from provisiond.cli.session import Config, actor, command, load, open_store
+from provisiond.errors import AdminError, RecordNotFound
+from provisiond.model import AuditRecord
+from provisiond.ports import Write
+from provisiond.settings import Settings
 from provisiond.store import SqliteStore
+from provisiond.store.audit_trail import AuditTrail
 from provisiond.store.backup import restore_backup
+from provisiond.store.checkpoints import CheckpointSigner
+from provisiond.store.revocations import undone_by
+from provisiond.system import SystemClock
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -47,14 +56,35 @@ def backup(file: BackupFile, config: Config = None) -> None:
 
 
 @app.command("restore", epilog="Example: provisiond db restore /mnt/usb/provisiond.backup.db --yes")
-def restore(file: BackupFile, yes: Yes = False, config: Config = None) -> None:
-    """Put a backup in the database's place; stop the daemon first. What was there is kept beside it."""
-    target = load(config).settings.database_file
+def restore(
+    file: BackupFile,
+    accept_unrevoke: Annotated[
+        bool,
+        typer.Option("--accept-unrevoke", help="Although devices come back that were disabled or deleted since."),
+    ] = False,
+    yes: Yes = False,
+    config: Config = None,
+) -> None:
+    """Put a backup in the database's place; stop the daemon first. What was there is kept beside it.
+
+    Refuses a backup from before devices were disabled, deleted or revoked: they would come back.
+    """
+    settings = load(config).settings
+    target = settings.database_file
     _require(file)
+    undone = undone_by(file, target)
+    for line in undone:
+        note(f"would come back: {line}")
+    if undone and not accept_unrevoke:
+        raise AdminError(
+            f"{file} is older than {len(undone)} revocations, see above; nothing was restored\n"
+            "to restore it all the same: --accept-unrevoke, then disable them again before the daemon runs"
+        )
     confirm(f"Replace {target} by {file}?", yes=yes)
     target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     restore_backup(file, target)
     note(f"{target}: restored from {file}; what was there is {target.name}.before-restore")
+    asyncio.run(_record_restore(settings, file, undone))
     suggest(f"{command(config)} db check, then {command(config)} run")
 
 
@@ -73,6 +103,24 @@ def check(output: Output = None, config: Config = None) -> None:
     if problems:
         suggest(f"{command(config)} db restore FILE")
         raise typer.Exit(ExitCode.FAILED)
+
+
+async def _record_restore(settings: Settings, file: Path, undone: Sequence[str]) -> None:
+    """Say in the restored trail that it was restored, and sign where it goes on from."""
+    clock = SystemClock()
+    reason = f"restored from {file.name}; " + ("; ".join(undone) or "nothing was un-revoked")
+    record = AuditRecord(
+        tracking_id=str(uuid.uuid4()),
+        at=clock.now(),
+        event="db.restore",
+        registration_id="",
+        outcome="done",
+        reason=reason,
+        actor=actor(),
+    )
+    async with await SqliteStore.open(settings.database_file) as store:
+        await store.commit(Write(audit=record))
+        await AuditTrail(store).sign_head(CheckpointSigner.load(settings.service.state_dir), clock.now())
 
 
 def _require(file: Path) -> None:

@@ -23,6 +23,7 @@ _NOUNS: Final = {
     "enrollment-group": "Enrollment groups: every device that a CA or a key vouches for.",
     "registration": "What became of the devices.",
     "explain": "Why a device was refused, or what would become of it now; nothing is written.",
+    "audit": "What was decided and changed, and the proof that nobody altered it.",
     "db": "Care for the database.",
     "ca": "The local certification authority.",
     "simulate": "Simulated devices that speak the real protocol.",

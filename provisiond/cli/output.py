@@ -3,7 +3,7 @@
 import json
 import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import StrEnum
 from typing import Annotated, Any, Final
 
@@ -54,6 +54,23 @@ def print_records(bodies: Sequence[Mapping[str, Any]], columns: Columns, output:
             _write_lines("\t".join(row) for row in _rows(bodies, columns))
         case OutputFormat.TABLE:
             _write_table(tuple(columns), list(_rows(bodies, columns)))
+
+
+def print_stream(columns: Columns, output: OutputFormat | None) -> Callable[[Mapping[str, Any]], None]:
+    """A function that prints one record at a time, at once; JSON comes as one object a line."""
+    form = resolve_format(output)
+    if form is OutputFormat.TABLE:
+        form = OutputFormat.TSV  # nobody knows yet how wide the columns will be
+        _write("\t".join(title.upper() for title in columns))
+
+    def write(body: Mapping[str, Any]) -> None:
+        if form is OutputFormat.TSV:
+            _write_lines("\t".join(row) for row in _rows([body], columns))
+        else:
+            _write(json.dumps(body, ensure_ascii=False))
+        sys.stdout.flush()
+
+    return write
 
 
 def print_text(text: str, output: OutputFormat | None) -> None:

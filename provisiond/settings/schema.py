@@ -386,6 +386,16 @@ class Metrics(Section):
         return parse_bind(self.bind)
 
 
+class Audit(Section):
+    """The record of every decision and change."""
+
+    keep_s: Annotated[Seconds, duration_within("1d", "36500d")] = Field(
+        default=400 * 86400.0,
+        description="Records that are older are removed; a year, and a month to look back on it. A fleet of a thousand "
+        "devices that register daily makes about 1 MB a day.",
+    )
+
+
 def _default_hubs() -> tuple[HubSettings, ...]:
     return (HubSettings(name="local", host="localhost"),)
 
@@ -406,6 +416,7 @@ class Settings(Section):
     hubs: tuple[HubSettings, ...] = Field(default_factory=_default_hubs)
     log: Log = Log()
     metrics: Metrics = Metrics()
+    audit: Audit = Audit()
 
     @model_validator(mode="after")
     def _check_hubs(self) -> Self:

@@ -456,6 +456,29 @@ class SqliteStore:
 
     # --- hops --------------------------------------------------------------------------------------------------------
 
+    async def read(self, function: Callable[[sqlite3.Connection], T]) -> T:
+        """Run a function of this package with the operators' reading connection; raises StoreUnavailable."""
+        return await self._ask(function)
+
+    async def read_aside(self, function: Callable[[sqlite3.Connection], T]) -> T:
+        """The same on a connection of its own, for what takes minutes; raises StoreUnavailable."""
+        return await self._aside(function)
+
+    async def write(self, apply: Callable[[sqlite3.Connection], T], record: AuditRecord | None = None) -> T:
+        """Run a function of this package in the writer's next transaction, with its audit record.
+
+        Raises:
+            AdminError, StoreError: what the function raised; then nothing of it is stored.
+        """
+        item = MutationItem(apply=apply, audit=None if record is None else rows.audit_row(record))
+        result: T = await self._writes.call(item)
+        return result
+
+    @property
+    def digest(self) -> rows.RowDigest:
+        """What rows are digested with."""
+        return self._digest
+
     async def _mutate(self, apply: Callable[[sqlite3.Connection], None], record: AuditRecord) -> None:
         await self._writes.call(MutationItem(apply=apply, audit=rows.audit_row(record)))
 

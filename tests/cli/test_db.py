@@ -8,7 +8,7 @@ def test_a_backup_brings_back_what_was_deleted(gateway, tmp_path):
     gateway("db", "backup", tmp_path / "backup.db")
     assert stat.S_IMODE((tmp_path / "backup.db").stat().st_mode) == 0o600
     gateway("enrollment", "delete", "a")
-    ended = gateway("db", "restore", tmp_path / "backup.db", "--yes")
+    ended = gateway("db", "restore", tmp_path / "backup.db", "--yes", "--accept-unrevoke")
     assert "what was there is provisiond.db.before-restore" in ended.stderr
     gateway("enrollment", "show", "a")
     assert gateway("db", "check").json["ok"]
