@@ -16,12 +16,19 @@ from provisiond.broker.embedded import EmbeddedBroker
 from provisiond.broker.limits import BrokerLimits
 from provisiond.broker.listener import ListenerSpec
 from provisiond.errors import ConfigurationError, CorruptRecord, StoreUnavailable
+from provisiond.front import Front
+from provisiond.hubs.audience import Audience, EventObserver
 from provisiond.hubs.directory import ConfiguredHubs
+from provisiond.hubs.embedded import EmbeddedHub
+from provisiond.hubs.operator_desk import OperatorDesk
+from provisiond.hubs.operator_token import make_operator_token
 from provisiond.logs import configure_logs
 from provisiond.metrics import Metrics, MetricsServer
+from provisiond.model import JSONValue
 from provisiond.observer import LogObserver, Observers
 from provisiond.pipeline import Pipeline, ServicePolicy
 from provisiond.ports import FactsQuery
+from provisiond.protocols.timestamps import format_timestamp
 from provisiond.registration.attest import AttestationPolicy
 from provisiond.registration.challenge_ledger import ChallengeLimits
 from provisiond.registration.decide import RegistrationPolicy
@@ -61,6 +68,10 @@ class Daemon:
         self._resources = contextlib.AsyncExitStack()
         self._metrics = Metrics()
         self._hubs = ConfiguredHubs(settings.linked_hubs())
+        self._observer = Observers([LogObserver(), self._metrics])
+        self._audience = Audience()
+        self._events = EventObserver(self._audience)
+        self._started_at = SystemClock().now()
 
     async def __aenter__(self) -> Self:
         async with contextlib.AsyncExitStack() as resources:
@@ -116,6 +127,7 @@ class Daemon:
         configure_logs(level=settings.log.level, output_format=settings.log.format)
         self._hubs.replace(settings.linked_hubs())
         self._pipeline.policy = policy
+        self._hub.reload(policy.registration.attestation)
         changed = [
             name for name in ("service", "store", "broker", "metrics") if _differs(settings, self._settings, name)
         ]
@@ -132,18 +144,22 @@ class Daemon:
             hubs=self._hubs,
             clock=SystemClock(),
             entropy=SystemEntropy(),
-            observer=Observers([LogObserver(), self._metrics]),
+            observer=Observers([self._observer, self._events]),
             policy=service_policy(settings),
         )
         await self._warn_of_tpm_groups()
         await self._keep_audit(resources)
         self._broker = EmbeddedBroker(
-            gatekeeper=self._pipeline,
+            gatekeeper=await self._open_hub(resources),
             listeners=[listener_spec(listener) for listener in settings.broker.listeners],
             limits=broker_limits(settings),
         )
+        for speaker in (self._audience, self._hub, self._desk):
+            speaker.attach(self._broker)
         await self._broker.start()
         resources.push_async_callback(self._broker.stop, _STOP_GRACE_S)
+        self._desk.say_status()
+        resources.callback(self._desk.say_status, running=False)
         self._serve_metrics(resources)
         self._watch_signals(resources)
         self._log.info(
@@ -154,6 +170,46 @@ class Daemon:
             **{f"listener_{name}": f"{host}:{port}" for name, (host, port) in self.addresses.items()},
         )
         notify_service_manager("READY=1")
+
+    async def _open_hub(self, resources: contextlib.AsyncExitStack) -> Front:
+        """The embedded hub and the operators' desk, with the pipeline behind one door."""
+        clock, entropy = SystemClock(), SystemEntropy()
+        self._hub = await resources.enter_async_context(
+            EmbeddedHub(
+                store=self._store,
+                hubs=self._hubs,
+                clock=clock,
+                entropy=entropy,
+                observer=self._observer,
+                audience=self._audience,
+                policy=self._pipeline.policy.registration.attestation,
+            )
+        )
+        self._desk = await resources.enter_async_context(
+            OperatorDesk(
+                commands=self._hub.commands,
+                audience=self._audience,
+                token=make_operator_token(self._settings.service.state_dir, entropy),
+                status=self._status,
+                observer=self._observer,
+                clock=clock,
+                entropy=entropy,
+            )
+        )
+        return Front(provisioning=self._pipeline, hub=self._hub, operators=self._desk)
+
+    def _status(self) -> dict[str, JSONValue]:
+        """What operators hear on the status topic."""
+        return {
+            "running": True,
+            "version": version("provisiond"),
+            "idScope": self._settings.service.id_scope,
+            "startedAt": format_timestamp(self._started_at),
+            "hubs": [{"name": hub.name, "host": hub.host, "type": hub.type} for hub in self._hubs.snapshot()],
+            "connections": self._broker.statistics.connections,
+            "connectedDevices": self._hub.connected,
+            "lostMessages": self._audience.lost,
+        }
 
     async def _keep_audit(self, resources: contextlib.AsyncExitStack) -> None:
         keeper = AuditKeeper(

@@ -2,8 +2,10 @@
 
 from collections.abc import Mapping
 
-from provisiond.model import Message
+from provisiond.errors import ConnectRefused
+from provisiond.model import ConnectAttempt, Connection, Decision, Message
 from provisiond.ports import Transport
+from provisiond.protocols.operator import registration_event
 from provisiond.protocols.topic_filters import matches
 
 
@@ -45,3 +47,23 @@ class Audience:
                 else:
                     self.lost += 1
         return taken
+
+
+class EventObserver:
+    """`ports.Observer` that tells everyone who listens what was decided."""
+
+    def __init__(self, audience: Audience) -> None:
+        self._audience = audience
+
+    def connect_refused(self, attempt: ConnectAttempt, error: ConnectRefused) -> None:
+        """Nothing: anybody can bring that about as often as they like."""
+
+    def decided(self, connection: Connection, decision: Decision, *, event: str, elapsed_s: float) -> None:
+        """An event."""
+        del elapsed_s
+        message = registration_event(connection.claimed_id, decision, event=event)
+        if message is not None:
+            self._audience.publish(message)
+
+    def failed(self, connection: Connection, error: Exception, *, tracking_id: str) -> None:
+        """Nothing: `decided` follows."""

@@ -25,7 +25,6 @@ from provisiond.model import (
     CloudMessage,
     ConnectAttempt,
     Connection,
-    Decision,
     JSONValue,
     Message,
     RegistrationId,
@@ -49,9 +48,9 @@ logger = logging.getLogger("provisiond.operator")
 
 
 class OperatorDesk:
-    """The use case behind connections of `Role.OPERATOR` (`ports.Gatekeeper`), and the events (`ports.Observer`).
+    """The use case behind connections of `Role.OPERATOR` (`ports.Gatekeeper`).
 
-    `async with` it: leaving says so on the status topic, and ends what is under way.
+    `async with` it: leaving ends what is under way.
 
     Args:
         commands: what can be done to devices.
@@ -149,21 +148,6 @@ class OperatorDesk:
         self._audience.leave(connection.connection_id)
         for task in tuple(self._under_way.pop(connection.connection_id)):
             task.cancel()
-
-    # --- ports.Observer -----------------------------------------------------------------------------------------------
-
-    def connect_refused(self, attempt: ConnectAttempt, error: ConnectRefused) -> None:
-        """Nothing: anybody can bring that about as often as they like."""
-
-    def decided(self, connection: Connection, decision: Decision, *, event: str, elapsed_s: float) -> None:
-        """An event for everyone who listens."""
-        del elapsed_s
-        message = operator.registration_event(connection.claimed_id, decision, event=event)
-        if message is not None:
-            self._audience.publish(message)
-
-    def failed(self, connection: Connection, error: Exception, *, tracking_id: str) -> None:
-        """Nothing: `decided` follows."""
 
     # --- requests -----------------------------------------------------------------------------------------------------
 
