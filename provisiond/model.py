@@ -585,6 +585,7 @@ class IssuedChallenge:
         protocol: whose topics it was asked on.
         secret: what only the right TPM can release: the SAS key or the activated secret; else empty.
         request: the register message's payload, as it was published.
+        keys_sha256: of the TPM's keys that were challenged (`tpm_claim.keys_digest`); empty for other mechanisms.
     """
 
     challenge: Challenge
@@ -593,6 +594,7 @@ class IssuedChallenge:
     protocol: Role
     secret: bytes = field(default=b"", repr=False)
     request: bytes = b""
+    keys_sha256: bytes = b""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,6 +22,7 @@ from provisiond.errors import InvalidArgument
 ALLOWED_VALUES_MAX: Final = 64
 """A register changes with every firmware release; more values than this is a policy nobody has looked at."""
 
+_ANY_REGISTER: Final = (PcrSlot("sha256", 0),)
 _UINT64_MAX: Final = 2**64 - 1
 
 _Digest = Annotated[str, StringConstraints(pattern=r"^[0-9A-Fa-f]{64,128}$")]
@@ -60,8 +61,11 @@ class PcrPolicy:
 
     @property
     def selection(self) -> tuple[PcrSlot, ...]:
-        """The registers to quote, by bank and index."""
-        return tuple(sorted(self.allowed))
+        """The registers to quote, by bank and index.
+
+        A policy that names none has one quoted all the same: firmware version and clock are in every quote.
+        """
+        return tuple(sorted(self.allowed)) or _ANY_REGISTER
 
 
 def parse_pcr_policy(document: Mapping[str, Any]) -> PcrPolicy:

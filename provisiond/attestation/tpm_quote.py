@@ -124,7 +124,7 @@ def _scheme_hash(attestation_key: TpmPublic) -> TpmHash:
 
 
 def _check_pcr_values(policy: PcrPolicy, pcr_values: Mapping[PcrSlot, bytes], trace: Trace) -> None:
-    for slot in policy.selection:
+    for slot in sorted(policy.allowed):
         value = pcr_values.get(slot)
         require(
             value in policy.allowed[slot],

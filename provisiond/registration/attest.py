@@ -4,10 +4,12 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from hmac import compare_digest
 
 from provisiond.attestation import symmetric_key, x509
 from provisiond.attestation.message_proof import verify_mac
 from provisiond.attestation.tpm import endorsement_key_hash
+from provisiond.attestation.tpm_pcr_policy import PcrPolicy
 from provisiond.enrollment.match import Claim, match, presented_types
 from provisiond.errors import AttestationError
 from provisiond.model import (
@@ -304,9 +306,10 @@ class _Attempt:
     def _verify_tpm(self, enrollment: Enrollment, tpm: TpmEvidence, keys: tpm_claim.TpmKeys) -> Verified | Unproved:
         tpm_claim.check_history(self.request.claimed_id, tpm, self.facts, self.trace)
         if self._evidence.possession is not Possession.ANSWERED:
+            policy = self._satisfiable_pcr_policy(enrollment)
             if self.request.answer is None:
                 return Unproved(attestation_type=AttestationType.TPM, enrollment=enrollment, keys=keys)
-            self._verify_tpm_answer(enrollment, keys)
+            self._verify_tpm_answer(tpm, keys, policy)
         self.trace.passed("possession", "of the TPM that holds the endorsement key")
         return Verified(
             registration_id=self.request.claimed_id,
@@ -317,9 +320,18 @@ class _Attempt:
             tpm=tpm,
         )
 
-    def _verify_tpm_answer(self, enrollment: Enrollment, keys: tpm_claim.TpmKeys) -> None:
-        answer, issued = self._bound(AttestationType.TPM)
+    def _satisfiable_pcr_policy(self, enrollment: Enrollment) -> PcrPolicy | None:
         policy = tpm_claim.pcr_policy_of(enrollment)
+        if policy is not None and self.request.protocol is Role.DPS:
+            raise AttestationError(
+                "the enrollment has a PCR policy, which only the native protocol can satisfy", finding="quote-missing"
+            )
+        return policy
+
+    def _verify_tpm_answer(self, tpm: TpmEvidence, keys: tpm_claim.TpmKeys, policy: PcrPolicy | None) -> None:
+        answer, issued = self._bound(AttestationType.TPM)
+        if not compare_digest(issued.keys_sha256, tpm_claim.keys_digest(tpm)):
+            raise AttestationError("the challenge was made for other TPM keys", finding="challenge-other-keys")
         if self.request.protocol is not Role.DPS:
             challenge.verify_tpm_answer(
                 self.request,
@@ -331,10 +343,6 @@ class _Attempt:
                 trace=self.trace,
             )
             return
-        if policy is not None:
-            raise AttestationError(
-                "the enrollment has a PCR policy, which only the native protocol can satisfy", finding="quote-missing"
-            )
         challenge.verify_tpm_token(
             self.request,
             answer,

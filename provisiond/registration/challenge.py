@@ -30,7 +30,7 @@ from provisiond.model import (
     Trace,
 )
 from provisiond.ports import Entropy
-from provisiond.registration.tpm_claim import TpmKeys
+from provisiond.registration.tpm_claim import TpmKeys, keys_digest
 
 _SECRET_SIZE_BYTES: Final = 32
 
@@ -90,6 +90,7 @@ def issue(
         protocol=request.protocol,
         secret=secret,
         request=request.octets,
+        keys_sha256=b"" if request.evidence.tpm is None else keys_digest(request.evidence.tpm),
     )
 
 
@@ -247,6 +248,7 @@ def encode_issued(issued: IssuedChallenge) -> bytes:
         "protocol": issued.protocol.value,
         "secret": _text(issued.secret),
         "request": _text(issued.request),
+        "keys": _text(issued.keys_sha256),
     }
     return json.dumps(document).encode("ascii")
 
@@ -267,6 +269,7 @@ def decode_issued(octets: bytes) -> IssuedChallenge:
         protocol=Role(document["protocol"]),
         secret=b64decode(document["secret"]),
         request=b64decode(document["request"]),
+        keys_sha256=b64decode(document["keys"]),
     )
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from hashlib import sha256
 from hmac import compare_digest
 
 from provisiond.attestation.ek_certificate import NOTHING_DENIED, EkDenyList, verify_ek_certificate
@@ -15,6 +16,7 @@ from provisiond.attestation.tpm import (
 )
 from provisiond.attestation.tpm_pcr_policy import PcrPolicy, parse_pcr_policy
 from provisiond.attestation.tpm_public import TpmPublic
+from provisiond.attestation.transcript import frame
 from provisiond.errors import AttestationError
 from provisiond.model import Enrollment, Facts, RegistrationId, TpmEvidence, TpmMaterial, Trace
 
@@ -55,6 +57,11 @@ def read_keys(evidence: TpmEvidence, trace: Trace) -> TpmKeys:
     )
     trace.passed("tpm-keys", "each follows a template of its role", "TCG EK Credential Profile 2.0 annex B")
     return keys
+
+
+def keys_digest(evidence: TpmEvidence) -> bytes:
+    """SHA-256 of the keys that a TPM presents: who proves one set of them has proved no other."""
+    return sha256(frame(evidence.endorsement_key, evidence.storage_root_key, evidence.attestation_key or b"")).digest()
 
 
 def check_individual(enrollment: Enrollment, evidence: TpmEvidence, trace: Trace, *, policy: TpmPolicy) -> None:

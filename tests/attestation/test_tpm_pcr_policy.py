@@ -29,9 +29,14 @@ def test_a_policy_is_read():
     assert policy.selection == (PcrSlot("sha256", 0), PcrSlot("sha256", 7), PcrSlot("sha384", 0))
 
 
-def test_an_empty_policy_asks_nothing():
+def test_an_empty_policy_asks_nothing_of_the_registers():
     assert parse_pcr_policy({}) == PcrPolicy()
-    assert parse_pcr_policy({}).selection == ()
+
+
+def test_a_policy_without_registers_has_one_quoted_for_what_else_a_quote_says():
+    policy = parse_pcr_policy({"requireSafeClock": True})
+    assert not policy.allowed
+    assert policy.selection == (PcrSlot("sha256", 0),)
 
 
 @pytest.mark.parametrize(("text", "number"), [(7, 7), ("7", 7), ("0x7", 7), ("007", 7), (2**64 - 1, 2**64 - 1)])
