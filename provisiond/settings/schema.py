@@ -8,18 +8,16 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from provisiond.enrollment.reprovision import POLICIES
 from provisiond.model import AllocationPolicy, AttestationType, Hub, ReprovisionPolicy
 from provisiond.settings.addresses import SocketAddress, check_host_and_port, parse_bind
+from provisiond.settings.external import External
+from provisiond.settings.section import FilePath, Section
 from provisiond.settings.units import Bytes, Seconds, duration_within, size_within
 
 CONFIG_VERSION: Final = 1
-
-
-def _name_in_file(field_name: str) -> str:
-    return field_name.removesuffix("_bytes").removesuffix("_s")
 
 
 def _refuse_twins(where: str, key: str, values: list[str]) -> None:
@@ -30,33 +28,13 @@ def _refuse_twins(where: str, key: str, values: list[str]) -> None:
         seen.add(value.lower())
 
 
-def _absolute(path: Path, info: ValidationInfo) -> Path:
-    # A daemon's working directory says nothing to an operator; the place of the file that names the path does.
-    base: Path | None = (info.context or {}).get("base_dir")
-    return path if path.is_absolute() or base is None else base / path
-
-
 def _socket_address(text: str) -> str:
     parse_bind(text)
     return text
 
 
-FilePath = Annotated[Path, AfterValidator(_absolute)]
-"""A path; a relative one is relative to the directory of the configuration file."""
 Bind = Annotated[str, AfterValidator(_socket_address)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
-
-
-class Section(BaseModel):
-    """A table of the configuration file."""
-
-    model_config = ConfigDict(
-        frozen=True,
-        extra="forbid",
-        alias_generator=_name_in_file,
-        serialize_by_alias=True,
-        allow_inf_nan=False,
-    )
 
 
 class Service(Section):
@@ -151,13 +129,6 @@ class Listener(Section):
         return parse_bind(self.bind)
 
 
-class External(Section):
-    """An MQTT broker of somebody else's, for `mode = "external"`."""
-
-    url: str | None = Field(default=None, description='Such as "mqtts://broker:8883".')
-    protocol: Literal["3.1.1", "5"] = Field(default="5", description="MQTT version to speak to it.")
-
-
 class Limits(Section):
     """What one device, one address and all of them together may take of the broker."""
 
@@ -235,16 +206,27 @@ class Broker(Section):
 
     mode: Literal["embedded", "external"] = Field(
         default="embedded",
-        description='"embedded": provisiond is the broker. "external" is for a later version.',
+        description='"embedded": provisiond is the broker. "external": the site\'s own is, see [broker.external].',
     )
     listeners: tuple[Listener, ...] = Field(default_factory=_default_listeners)
     limits: Limits = Limits()
     external: External = External()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _listen_nowhere_when_external(cls, data: Any) -> Any:
+        if isinstance(data, dict) and data.get("mode") == "external" and "listeners" not in data:
+            return {**data, "listeners": ()}
+        return data
+
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.mode == "external":
-            raise ValueError('mode = "external" is not in this version; write mode = "embedded"')
+            if self.listeners:
+                raise ValueError('[[broker.listeners]] are the embedded broker\'s; with mode = "external" remove them')
+            if self.external.url is None:
+                raise ValueError('mode = "external" needs [broker.external] url = "mqtts://HOST:PORT"')
+            return self
         if not self.listeners:
             raise ValueError("there must be at least one [[broker.listeners]]")
         _refuse_twins("[[broker.listeners]]", "name", [listener.name for listener in self.listeners])

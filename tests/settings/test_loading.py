@@ -201,7 +201,7 @@ def test_a_file_whose_last_line_has_no_end_was_cut_short(refusal):
         ('[registration]\ndefault_allocation = "static"\n', 'write "hashed"'),
         ('[store]\nurl = "postgresql://h/d"\n', "postgresql database is not supported; write sqlite:///FILE"),
         ('[store]\nurl = "sqlite://x.db"\n', "write sqlite:///FILE, relative to state_dir"),
-        ('[broker]\nmode = "external"\n', "is not in this version"),
+        ('[broker]\nmode = "external"\n', 'needs [broker.external] url = "mqtts://HOST:PORT"'),
         ('[[hubs]]\nname = "a"\n', ":2: hubs[0].host is missing"),
         ("hubs = []\n", "there must be at least one [[hubs]]"),
         (
