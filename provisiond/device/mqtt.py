@@ -1,15 +1,10 @@
-"""One MQTT 3.1.1 connection of a device: aiomqtt with a deadline on everything and nothing left behind.
-
-aiomqtt waits without end in places, and when a connection attempt fails it leaves the socket to the garbage collector;
-both are mended here.
-"""
+"""One MQTT 3.1.1 connection of a device, with a deadline on everything."""
 
 import asyncio
 import contextlib
 import ipaddress
 import logging
 import math
-import socket
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -23,14 +18,12 @@ from aiomqtt.exceptions import MqttConnectError
 from provisiond.device.credentials import Credential
 from provisiond.device.errors import CannotConnect, ConnectionLost, CredentialError, Refused, TimedOut
 from provisiond.model import Message
+from provisiond.mqtt_client import SOCKET_OPTIONS, Client, ClosingSocket
 
 _LOGGER: Final = logging.getLogger("provisiond.device.mqtt")
 _LOGGER.addHandler(logging.NullHandler())  # a library does not write to stderr by itself
 
-# Nagle's algorithm and delayed acknowledgements together cost 40 ms and more a round trip.
-_SOCKET_OPTIONS: Final = [(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)]
 _KEEP_ALIVE_S: Final = 60
-_DISCONNECT_DEADLINE_S: Final = 2.0  # it is written to a socket that is there; nobody answers it
 _QUEUED_MESSAGES_LIMIT: Final = 64  # one request is answered at a time; the rest is a server gone wild
 # paho gives CONNACK return codes of MQTT 3.1.1 (table 3.1) as the reason codes of MQTT 5 that mean the same.
 _RETURN_CODES: Final = {132: 1, 133: 2, 136: 3, 134: 4, 135: 5}
@@ -75,7 +68,7 @@ class Endpoint:
         except (ssl.SSLError, OSError) as error:
             raise CredentialError(f"cannot use the CA file {self.ca_file}: {error}") from error
         context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.sslsocket_class = _ClosingSocket
+        context.sslsocket_class = ClosingSocket
         credential.load_into(context)
         return context
 
@@ -86,43 +79,6 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host.lower() == "localhost"
-
-
-class _ClosingSocket(ssl.SSLSocket):
-    """Closes itself when the handshake fails: paho drops such a socket without closing it."""
-
-    def do_handshake(self, block: bool = False) -> None:
-        try:
-            super().do_handshake(block)
-        except BaseException:
-            self.close()
-            raise
-
-
-class _Client(aiomqtt.Client):
-    """An aiomqtt client that can be let go of in any state, and notices at once when it is turned away."""
-
-    def limit_connecting(self, deadline_s: float) -> None:
-        """Bound TCP connect and TLS handshake, which run in a thread."""
-        self._client.connect_timeout = deadline_s
-
-    def _on_disconnect(self, *arguments: Any) -> None:
-        """Aiomqtt passes over a connection that ends before its CONNACK, and waits for that in vain."""
-        if self._connected.done():
-            super()._on_disconnect(*arguments)
-        else:
-            self._connected.set_exception(aiomqtt.MqttError("the server closed the connection"))
-
-    def drop(self, connecting: "asyncio.Task[Any]") -> None:
-        """Close the socket once the attempt is over, whether it succeeded, failed or was given up."""
-        if not connecting.cancelled():
-            connecting.exception()  # seen, so that the loop does not report it as unretrieved
-        self._client._sock_close()  # noqa: SLF001 - paho has no public way to end an attempt that was not acknowledged
-
-    def forget_disconnection(self) -> None:
-        """Mark the reason of a lost connection as seen, so that the loop does not report it as unretrieved."""
-        if self._disconnected.done() and not self._disconnected.cancelled():
-            self._disconnected.exception()
 
 
 class Session:
@@ -195,7 +151,7 @@ async def connect(
         Refused: the server acknowledged the CONNECT with a refusal of this identity.
         CredentialError: the CA file or the credential cannot be used.
     """
-    client = _Client(
+    client = Client(
         endpoint.host,
         endpoint.port,
         identifier=client_id,
@@ -206,31 +162,19 @@ async def connect(
         keepalive=_KEEP_ALIVE_S,
         timeout=deadline_s,
         tls_context=endpoint.tls_context(credential),
-        socket_options=_SOCKET_OPTIONS,
+        socket_options=SOCKET_OPTIONS,
         max_queued_incoming_messages=_QUEUED_MESSAGES_LIMIT,
         logger=_LOGGER,
     )
-    client.limit_connecting(deadline_s)
-    await _connect(client, endpoint, deadline_s)
+    try:
+        await client.open(deadline_s=deadline_s)
+    except (aiomqtt.MqttError, OSError) as error:
+        raise _connection_error(error, endpoint, deadline_s) from error
     client.timeout = math.inf  # the session's own deadlines are what counts from here on
     try:
         yield Session(client)
     finally:
-        await _disconnect(client)
-
-
-async def _connect(client: _Client, endpoint: Endpoint, deadline_s: float) -> None:
-    # aiomqtt connects in a thread, which cannot be cancelled. The attempt is a task of its own, so that whoever stops
-    # waiting for it leaves behind what ends soon (every step of it has a deadline) and then closes its socket.
-    connecting = asyncio.create_task(client.__aenter__(), name=f"mqtt-connect {client.identifier}")
-    try:
-        async with asyncio.timeout(deadline_s):
-            await asyncio.shield(connecting)
-    except BaseException as error:
-        connecting.add_done_callback(client.drop)
-        if isinstance(error, (aiomqtt.MqttError, OSError)):
-            raise _connection_error(error, endpoint, deadline_s) from error
-        raise
+        await client.close()
 
 
 def _connection_error(error: Exception, endpoint: Endpoint, deadline_s: float) -> CannotConnect | Refused:
@@ -253,10 +197,3 @@ def _connack_error(return_code: Any, where: str) -> CannotConnect | Refused:
         status=401,
         body={"message": message, "connackReturnCode": return_code},
     )
-
-
-async def _disconnect(client: _Client) -> None:
-    with contextlib.suppress(aiomqtt.MqttError, TimeoutError):
-        async with asyncio.timeout(_DISCONNECT_DEADLINE_S):
-            await client.__aexit__(None, None, None)
-    client.forget_disconnection()

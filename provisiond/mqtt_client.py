@@ -1,0 +1,72 @@
+"""aiomqtt, with a deadline on everything and nothing left behind; for devices and for the service alike.
+
+aiomqtt waits without end in places, and when a connection attempt fails it leaves the socket to the garbage collector;
+both are mended here.
+"""
+
+import asyncio
+import contextlib
+import socket
+import ssl
+from typing import Any, Final
+
+import aiomqtt
+
+# Nagle's algorithm and delayed acknowledgements together cost 40 ms and more a round trip.
+SOCKET_OPTIONS: Final = [(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)]
+_DISCONNECT_DEADLINE_S: Final = 2.0  # it is written to a socket that is there; nobody answers it
+
+
+class ClosingSocket(ssl.SSLSocket):
+    """Closes itself when the handshake fails: paho drops such a socket without closing it."""
+
+    def do_handshake(self, block: bool = False) -> None:
+        """See ssl.SSLSocket."""
+        try:
+            super().do_handshake(block)
+        except BaseException:
+            self.close()
+            raise
+
+
+class Client(aiomqtt.Client):
+    """An aiomqtt client that can be let go of in any state, and notices at once when it is turned away."""
+
+    async def open(self, *, deadline_s: float) -> None:
+        """Connect; TCP, TLS and CONNACK together within the deadline.
+
+        Raises:
+            aiomqtt.MqttError: the connection did not come about; an `MqttConnectError` when the server said so.
+            OSError: neither did TCP or TLS; a `TimeoutError` at the deadline.
+        """
+        self._client.connect_timeout = deadline_s  # TCP connect and TLS handshake run in a thread
+        # The thread cannot be cancelled. The attempt is a task of its own, so that whoever stops waiting for it leaves
+        # behind what ends soon (every step of it has a deadline) and then closes its socket.
+        connecting = asyncio.create_task(self.__aenter__(), name=f"mqtt-connect {self.identifier}")
+        try:
+            async with asyncio.timeout(deadline_s):
+                await asyncio.shield(connecting)
+        except BaseException:
+            connecting.add_done_callback(self._drop)
+            raise
+
+    async def close(self) -> None:
+        """Disconnect, whatever state the connection is in."""
+        with contextlib.suppress(aiomqtt.MqttError, TimeoutError):
+            async with asyncio.timeout(_DISCONNECT_DEADLINE_S):
+                await self.__aexit__(None, None, None)
+        if self._disconnected.done() and not self._disconnected.cancelled():
+            self._disconnected.exception()  # seen, so that the loop does not report it as unretrieved
+
+    def _on_disconnect(self, *arguments: Any) -> None:
+        """Aiomqtt passes over a connection that ends before its CONNACK, and waits for that in vain."""
+        if self._connected.done():
+            super()._on_disconnect(*arguments)
+        else:
+            self._connected.set_exception(aiomqtt.MqttError("the server closed the connection"))
+
+    def _drop(self, connecting: "asyncio.Task[Any]") -> None:
+        """Close the socket once the attempt is over, whether it succeeded, failed or was given up."""
+        if not connecting.cancelled():
+            connecting.exception()  # seen, so that the loop does not report it as unretrieved
+        self._client._sock_close()  # noqa: SLF001 - paho has no public way to end an attempt that was not acknowledged
