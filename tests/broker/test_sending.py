@@ -1,6 +1,7 @@
 """What hub devices and operators are sent: only what they asked for, awaited if need be, and never without bounds."""
 
 import asyncio
+import socket
 
 from provisiond.model import Message
 from tests.broker import wire
@@ -117,3 +118,11 @@ async def test_a_hub_device_may_send_larger_packets_than_a_stranger(make_edge):
             assert await client.connect() == 0
             client.send(wire.publish(payload=b"x" * 2000))
             assert await client.closed() == []
+
+
+async def test_what_nobody_has_asked_for_does_not_wait_for_acknowledgements_of_tcp(edge):
+    async with edge.client() as client:
+        connection_id = await connect_device(edge, client)
+        await subscribe(client, DEVICEBOUND, qos=0)
+        accepted = edge.broker._handler(connection_id)._client._transport.get_extra_info("socket")
+        assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
