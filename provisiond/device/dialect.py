@@ -110,7 +110,7 @@ class Dialect(Protocol):
 class DpsDialect:
     """Azure DPS over MQTT: the `$dps` topics."""
 
-    retries_answers = True
+    retries_answers = False
 
     async def login(self, registrant: Registrant, client_version: str) -> Login:
         """See Dialect."""

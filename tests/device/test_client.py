@@ -455,13 +455,13 @@ async def test_a_challenge_for_another_tpm_is_a_credential_error(ecc_device):
 
 
 @pytest.mark.swtpm
-async def test_a_second_challenge_in_answer_to_the_first_is_a_refusal(ecc_device):
+async def test_challenges_without_end_are_a_refusal(ecc_device):
     endorsement, storage = await ecc_device.endorsement_key(), await ecc_device.storage_root_key()
     challenge = Answer(401, {"authenticationKey": b64(make_authentication_key(endorsement, storage, b"c" * 32))})
     async with run_service(challenge) as service:
         with pytest.raises(Refused):
             await register(service, credential=TpmCredential(device=ecc_device))
-    assert len(service.requests) == 2
+    assert len(service.requests) == 4  # the first may have gone stale; the next one tells
 
 
 @pytest.mark.swtpm
