@@ -58,6 +58,11 @@ class Client(aiomqtt.Client):
         if self._disconnected.done() and not self._disconnected.cancelled():
             self._disconnected.exception()  # seen, so that the loop does not report it as unretrieved
 
+    @property
+    def lost(self) -> "asyncio.Future[None]":
+        """Done when the connection has ended."""
+        return self._disconnected
+
     def _on_disconnect(self, *arguments: Any) -> None:
         """Aiomqtt passes over a connection that ends before its CONNACK, and waits for that in vain."""
         if self._connected.done():

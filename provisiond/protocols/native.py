@@ -49,7 +49,7 @@ from provisiond.protocols.native_models import (
     TpmAttestation,
     X509Attestation,
 )
-from provisiond.protocols.native_topics import Operation, parse_request_topic
+from provisiond.protocols.native_topics import Operation, parse_claimed_id, parse_request_topic
 from provisiond.protocols.timestamps import format_timestamp
 
 PAYLOAD_MAX_SIZE_BYTES: Final = 64 * 1024
@@ -69,10 +69,10 @@ def admit(attempt: ConnectAttempt) -> Connection:
     """Judge the CONNECT of a native device: its client id is its registration id; the messages prove it.
 
     Raises:
-        ConnectRefused: the client id is no registration id.
+        ConnectRefused: the client id is no registration id, or a reserved one.
     """
     try:
-        claimed_id = RegistrationId.parse(attempt.client_id)
+        claimed_id = parse_claimed_id(attempt.client_id)
     except MalformedRequest as error:
         raise ConnectRefused(f"client id: {error}") from error
     return Connection(

@@ -19,6 +19,12 @@ from provisiond.model import RegistrationId
 
 TOPIC_PREFIX: Final = "provisiond/v1/"
 
+REQUEST_FILTER: Final = "provisiond/v1/+/req/#"
+"""Every request; what the service subscribes to at a broker of somebody else's."""
+
+RESERVED_IDS: Final = frozenset({"_events", "_operator", "_status"})
+"""Levels beside those of devices, which no device may have for its own."""
+
 REQUEST_ID_MAX_LENGTH: Final = 128
 """Room for two UUIDs; an echo need not be a way to make us send kilobytes."""
 
@@ -71,12 +77,33 @@ def parse_request_topic(topic: str) -> RequestTopic:
     levels = _request_levels(topic)
     if levels is None:
         raise MalformedRequest(f"{topic[:200]!r} is not provisiond/v1/{{registrationId}}/req/{{op}}/{{rid}}")
-    claimed_id, operation, rid = RegistrationId.parse(levels[0]), levels[1], levels[2]
+    claimed_id, operation, rid = parse_claimed_id(levels[0]), levels[1], levels[2]
     if not _is_request_id(rid):
         raise MalformedRequest(f"request id {rid[:140]!r} cannot be echoed", public="Request id is malformed")
     if operation not in frozenset(Operation):
         raise UnknownOperation(f"no operation {operation[:64]!r}")
     return RequestTopic(claimed_id=claimed_id, operation=Operation(operation), rid=rid)
+
+
+def parse_claimed_id(text: str) -> RegistrationId:
+    """A registration id that a device may have on these topics.
+
+    Raises:
+        MalformedRequest: it is not one, or it is one of `RESERVED_IDS`.
+    """
+    claimed_id = RegistrationId.parse(text)
+    if claimed_id.key in RESERVED_IDS:
+        raise MalformedRequest(f"registration id {claimed_id} is reserved", public="Registration id is reserved")
+    return claimed_id
+
+
+def claimed_id_of(topic: str) -> RegistrationId | None:
+    """Who a topic says it belongs to; None when that can be no device."""
+    levels = topic.removeprefix(TOPIC_PREFIX).split("/", 1)
+    try:
+        return parse_claimed_id(levels[0]) if topic.startswith(TOPIC_PREFIX) else None
+    except MalformedRequest:
+        return None
 
 
 def parse_reply_topic(topic: str, registration_id: RegistrationId) -> str | None:
@@ -99,11 +126,8 @@ def reply_topic(topic: str) -> str | None:
         None when the topic names no registration id to answer to.
     """
     prefix, _, rest = topic.partition("/req/")
-    try:
-        claimed_id = RegistrationId.parse(prefix.removeprefix(TOPIC_PREFIX))
-    except MalformedRequest:
-        return None
-    if not prefix.startswith(TOPIC_PREFIX):
+    claimed_id = claimed_id_of(prefix)
+    if claimed_id is None or prefix != f"{TOPIC_PREFIX}{claimed_id}":
         return None
     operation, _, rid = rest.partition("/")
     shown_operation = operation if _OPERATION.fullmatch(operation) else _UNECHOABLE
