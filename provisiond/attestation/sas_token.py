@@ -135,6 +135,12 @@ def check_sas(
     return index
 
 
+def names_device(resource: str, device_id: str) -> bool:
+    """Whether the decoded resource of a token is `{host}/devices/{deviceId}`; any host, for it may be an alias."""
+    host, separator, named = resource.partition("/devices/")
+    return bool(host and separator) and "/" not in host and named.lower() == device_id.lower()
+
+
 def _find_key(token: SasToken, keys: Sequence[bytes]) -> int:
     """Index of the first key that signed the token, -1 for none; in the same time either way."""
     # One C client signs the decoded resource and sends it encoded.

@@ -134,12 +134,6 @@ def claim(attempt: ConnectAttempt) -> Connection:
     )
 
 
-def names_device(resource: str, device_id: str) -> bool:
-    """Whether the decoded resource of a token is `{host}/devices/{deviceId}`; any host, for it may be an alias."""
-    host, separator, named = resource.partition("/devices/")
-    return bool(host and separator) and "/" not in host and named.lower() == device_id.lower()
-
-
 # --- what a device may do --------------------------------------------------------------------------------------------
 
 

@@ -12,7 +12,7 @@ from typing import Final
 
 from provisiond.attestation import x509
 from provisiond.attestation.certificate import parse_certificate
-from provisiond.attestation.sas_token import EXPIRY_MAX_S, check_sas, parse_sas_token
+from provisiond.attestation.sas_token import EXPIRY_MAX_S, check_sas, names_device, parse_sas_token
 from provisiond.attestation.symmetric_key import derive_device_key
 from provisiond.errors import AttestationError
 from provisiond.model import (
@@ -28,7 +28,6 @@ from provisiond.model import (
     TpmMaterial,
     Trace,
 )
-from provisiond.protocols.iothub import names_device
 from provisiond.registration.attest import AttestationPolicy
 
 EMBEDDED: Final = "embedded"
