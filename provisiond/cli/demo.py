@@ -233,7 +233,7 @@ async def _provision(candidate: _Candidate, service: Service) -> Mapping[str, An
     }
     started = time.perf_counter()
     try:
-        result = await run_device(candidate.device, service, hub_message=None)
+        result = await run_device(candidate.device, service, hub_message=_HUB_MESSAGE)
     except DeviceError as error:
         print(f"{candidate.device.registration_id}: {error}", file=sys.stderr)
         return {**row, "result": "failed", "error": str(error)}
