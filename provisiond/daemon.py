@@ -12,9 +12,8 @@ from typing import Final, Self
 import structlog
 
 from provisiond.attestation.x509 import X509Limits
-from provisiond.broker.embedded import EmbeddedBroker
-from provisiond.broker.limits import BrokerLimits
-from provisiond.broker.listener import ListenerSpec
+from provisiond.broker.external import ExternalBroker
+from provisiond.edge import make_edge
 from provisiond.errors import ConfigurationError, CorruptRecord, StoreUnavailable
 from provisiond.front import Front
 from provisiond.hubs.audience import Audience, EventObserver
@@ -32,7 +31,7 @@ from provisiond.protocols.timestamps import format_timestamp
 from provisiond.registration.attest import AttestationPolicy
 from provisiond.registration.challenge_ledger import ChallengeLimits
 from provisiond.registration.decide import RegistrationPolicy
-from provisiond.settings import Listener, Settings
+from provisiond.settings import Settings
 from provisiond.settings.trust import load_crls, load_tpm_policy
 from provisiond.store.audit_keeper import AuditKeeper
 from provisiond.store.audit_trail import AuditTrail
@@ -149,11 +148,9 @@ class Daemon:
         )
         await self._warn_of_tpm_groups()
         await self._keep_audit(resources)
-        self._broker = EmbeddedBroker(
-            gatekeeper=await self._open_hub(resources),
-            listeners=[listener_spec(listener) for listener in settings.broker.listeners],
-            limits=broker_limits(settings),
-        )
+        self._broker = make_edge(settings, gatekeeper=await self._open_hub(resources), status=self._status)
+        if isinstance(self._broker, ExternalBroker):
+            self._audience.relay(self._broker.publish)
         for speaker in (self._audience, self._hub, self._desk):
             speaker.attach(self._broker)
         await self._broker.start()
@@ -296,38 +293,6 @@ def service_policy(settings: Settings) -> ServicePolicy:
         challenges=ChallengeLimits(
             total=settings.broker.limits.challenges, per_address=settings.broker.limits.challenges_per_address
         ),
-    )
-
-
-def listener_spec(listener: Listener) -> ListenerSpec:
-    """A listener as the broker takes it."""
-    return ListenerSpec(
-        name=listener.name,
-        host=listener.address.host,
-        port=listener.address.port,
-        tls=listener.tls,
-        certificate_path=listener.cert_file,
-        key_path=listener.key_file,
-        client_certificates=listener.client_certs,
-    )
-
-
-def broker_limits(settings: Settings) -> BrokerLimits:
-    """The broker's bounds from `[broker.limits]`."""
-    limits = settings.broker.limits
-    return BrokerLimits(
-        handshake_timeout_s=limits.handshake_timeout_s,
-        connect_timeout_s=limits.connect_timeout_s,
-        max_connect_bytes=limits.max_connect_packet_bytes,
-        max_packet_bytes=limits.max_packet_bytes,
-        max_connections=limits.max_connections,
-        max_connections_per_address=limits.connections_per_address,
-        max_filters_per_subscribe=limits.filters_per_subscribe,
-        max_topic_levels=limits.topic_levels,
-        keep_alive_ceiling_s=limits.keep_alive_max_s,
-        provisioning_idle_s=limits.provisioning_idle_s,
-        write_buffer_bytes=limits.write_buffer_bytes,
-        inflight=limits.inflight,
     )
 
 

@@ -1,6 +1,6 @@
 """Who listens: operators and local consumers, by what they have subscribed to."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from provisiond.errors import ConnectRefused
 from provisiond.model import ConnectAttempt, Connection, Decision, Message
@@ -20,10 +20,15 @@ class Audience:
         """Messages that a listener could not take, since the start."""
         self._transport: Transport | None = None
         self._filters: dict[str, tuple[str, ...]] = {}
+        self._relay: Callable[[Message], bool] | None = None
 
     def attach(self, transport: Transport) -> None:
         """Send through this from now on."""
         self._transport = transport
+
+    def relay(self, publish: Callable[[Message], bool]) -> None:
+        """Have everything published at the site's broker as well, whose access rules say who hears it."""
+        self._relay = publish
 
     def listen(self, connection_id: str, granted: Mapping[str, int]) -> tuple[str, ...]:
         """Take over what a connection listens to; gives the filters that are new."""
@@ -38,6 +43,8 @@ class Audience:
     def publish(self, message: Message) -> int:
         """Send to everyone who listens; how many have taken it."""
         taken = 0
+        if self._relay is not None and self._relay(message):
+            taken += 1
         if self._transport is None:
             return taken
         for connection_id, filters in self._filters.items():
