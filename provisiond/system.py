@@ -32,13 +32,19 @@ class SystemEntropy:
 
 @asynccontextmanager
 async def background(work: Coroutine[object, object, None], *, name: str) -> AsyncIterator[None]:
-    """Have work going on until the block ends; should it fail, the block is cancelled and the failure raised."""
-    async with asyncio.TaskGroup() as group:
-        task = group.create_task(work, name=name)
-        try:
-            yield
-        finally:
-            task.cancel()
+    """Have work going on until the block ends; should it fail, the block is cancelled and the failure raised.
+
+    What the block or the work raises comes out as it is: who catches a ConfigurationError knows nothing of groups.
+    """
+    try:
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(work, name=name)
+            try:
+                yield
+            finally:
+                task.cancel()
+    except ExceptionGroup as failures:
+        raise failures.exceptions[0] from failures.exceptions[0].__cause__
 
 
 def notify_service_manager(state: str) -> bool:
