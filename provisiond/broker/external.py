@@ -59,6 +59,7 @@ _NOTICES_AT_ONCE: Final = 8
 """Events on their way at once: thousands a second at a millisecond each."""
 _PENDING_CALLS: Final = 10_000  # aiomqtt warns beyond it, of what is bounded elsewhere
 _REFUSED: Final = 0x80  # SUBACK of either version
+_MQTT_3_1_1: Final[Mapping[str, Any]] = {"protocol": aiomqtt.ProtocolVersion.V311, "clean_session": True}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -272,23 +273,19 @@ class ExternalBroker:
 
     def _make_client(self) -> ServiceClient:
         spec, will = self._spec, self._status(False)
-        version = aiomqtt.ProtocolVersion.V5 if spec.is_mqtt_5 else aiomqtt.ProtocolVersion.V311
         client = ServiceClient(
             spec.host,
             spec.port,
             identifier=spec.client_id,
             username=spec.username,
             password=None if spec.password is None else spec.password(),
-            protocol=version,
-            clean_session=None if spec.is_mqtt_5 else True,
-            clean_start=True,
-            properties=_connect_properties(spec.inflight) if spec.is_mqtt_5 else None,
             keepalive=spec.keep_alive_s,
             timeout=_EXCHANGE_DEADLINE_S,
             tls_context=spec.load_tls(),
             socket_options=SOCKET_OPTIONS,
             will=aiomqtt.Will(will.topic, will.payload, qos=1, retain=True),
             logger=_PAHO,
+            **(_mqtt_5(spec.inflight) if spec.is_mqtt_5 else _MQTT_3_1_1),
         )
         client.pending_calls_threshold = _PENDING_CALLS
         return client
@@ -349,12 +346,12 @@ class ExternalBroker:
             logger.warning("no connection to the broker at %s: %s", self._where, error)
 
 
-def _connect_properties(inflight: int) -> Any:
+def _mqtt_5(inflight: int) -> dict[str, Any]:
     """MQTT 5 3.1.2.11: the session ends with the connection, and so much may be unacknowledged."""
     properties: Any = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]  # paho sets by name
     properties.ReceiveMaximum = inflight
     properties.MaximumPacketSize = _MAX_PACKET_BYTES
-    return properties
+    return {"protocol": aiomqtt.ProtocolVersion.V5, "clean_start": True, "properties": properties}
 
 
 def _pause_s(failures: int) -> float:
