@@ -5,13 +5,13 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
-from urllib.parse import quote
 
 from provisiond.device.client import CLIENT_VERSION, Patience
 from provisiond.device.credentials import Credential
 from provisiond.device.dialect import TOKEN_LIFETIME_S
 from provisiond.device.mqtt import Endpoint, Session, connect
 from provisiond.model import Message
+from provisiond.protocols.iothub import UserName, event_topic, format_user_name
 
 _API_VERSION: Final = "2021-04-12"
 _DEFAULT_PORT: Final = 8883
@@ -33,7 +33,7 @@ class HubConnection:
             ConnectionLost: the hub ended the connection.
             TimedOut: the hub did not acknowledge it.
         """
-        message = Message(topic=f"devices/{self._device_id}/messages/events/", payload=payload)
+        message = Message(topic=event_topic(self._device_id, {}), payload=payload)
         await self._session.publish(message, deadline_s=self._patience.request_s)
 
 
@@ -62,17 +62,42 @@ async def connect_hub(
     """
     patience = patience or Patience()
     host, endpoint = hub_endpoint(provisioning, assigned_hub)
-    resource = f"{host}/devices/{device_id}"
-    client_type = quote(CLIENT_VERSION, safe="")
+    async with open_hub_session(
+        endpoint, host=host, device_id=device_id, credential=credential, deadline_s=patience.connect_s
+    ) as session:
+        yield HubConnection(session, device_id, patience)
+
+
+@asynccontextmanager
+async def open_hub_session(
+    endpoint: Endpoint, *, host: str, device_id: str, credential: Credential, deadline_s: float
+) -> AsyncIterator[Session]:
+    """Connect as a device to the hub that listens at `endpoint`.
+
+    Args:
+        endpoint: where it listens.
+        host: what the hub is called in user name and token.
+        device_id: at the hub.
+        credential: the one that was registered.
+        deadline_s: for the whole connection.
+
+    Raises:
+        CannotConnect: no connection.
+        Refused: the hub does not take the credential.
+        CredentialError: the credential cannot be used.
+    """
+    user_name = UserName(host=host, device_id=device_id, api_version=_API_VERSION, client_version=CLIENT_VERSION)
     async with connect(
         endpoint,
         credential=credential,
         client_id=device_id,
-        user_name=f"{host}/{device_id}/?api-version={_API_VERSION}&DeviceClientType={client_type}",
-        password=await credential.hub_password(resource=resource, expiry=int(time.time()) + TOKEN_LIFETIME_S),
-        deadline_s=patience.connect_s,
+        user_name=format_user_name(user_name),
+        password=await credential.hub_password(
+            resource=f"{host}/devices/{device_id}", expiry=int(time.time()) + TOKEN_LIFETIME_S
+        ),
+        deadline_s=deadline_s,
     ) as session:
-        yield HubConnection(session, device_id, patience)
+        yield session
 
 
 def hub_endpoint(provisioning: Endpoint, assigned_hub: str) -> tuple[str, Endpoint]:

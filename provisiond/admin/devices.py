@@ -1,0 +1,354 @@
+"""The use cases of operators for devices at their hubs: who is there, and taking one's access away, with proof."""
+
+import dataclasses
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from provisiond.admin.use_cases import Admin
+from provisiond.connectors import ConnectionTrial, TrialOutcome
+from provisiond.errors import InvalidArgument, RecordNotFound
+from provisiond.model import (
+    AuditRecord,
+    Check,
+    DevicePresence,
+    Enrollment,
+    EnrollmentKind,
+    Hub,
+    ProvisioningStatus,
+    Registration,
+    RegistrationStatus,
+    Retirement,
+    RetirementAction,
+    SymmetricKeyMaterial,
+)
+from provisiond.ports import AdminStore, Clock, DecisionStore, DeviceStore, Entropy, Write
+from provisiond.registration.hub_access import EMBEDDED, device_keys
+from provisiond.registration.machine import Event, step
+
+__all__ = ["JUDGED", "NOT_PROVED", "PROVED", "STILL_OPEN", "DeviceProbe", "DeviceRecord", "Devices", "Revocation"]
+
+_BLOCK: Final = "blockedInGroup"
+"""Member of `device_information`: the individual enrollment is there only to take one device out of this group."""
+
+PROVED: Final = "proved"
+"""Every credential that is known here was tried, and was refused."""
+JUDGED: Final = "judged"
+"""Nothing could be tried; whatever the device presents, what is stored now refuses it."""
+NOT_PROVED: Final = "not-proved"
+STILL_OPEN: Final = "still-open"
+"""Connecting as the device succeeded."""
+
+
+class DeviceAdminStore(AdminStore, DecisionStore, DeviceStore, Protocol):
+    """What these use cases need of the store."""
+
+
+class DeviceProbe(Protocol):
+    """The running service, as a revocation is carried out and proved on it."""
+
+    async def cut(self, device_id: str) -> bool | None:
+        """End the device's session; False when it had none, None when the service is not running."""
+        ...
+
+    async def try_connect(self, registration: Registration, key: bytes) -> ConnectionTrial:
+        """Connect to the embedded hub as the device would, with this key."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceRecord:
+    """A device as an operator sees it.
+
+    Args:
+        registration: its identity at the hub.
+        enrollment: what lets it in now: the individual enrollment of its id, or the group it came by; None: nothing.
+        presence: of one that has ever connected to the embedded hub.
+        hub: where it is, when that is linked.
+    """
+
+    registration: Registration
+    enrollment: Enrollment | None = None
+    presence: DevicePresence | None = None
+    hub: Hub | None = None
+
+    @property
+    def key(self) -> str:
+        """What pages are ordered by."""
+        return self.registration.key
+
+    @property
+    def is_embedded(self) -> bool:
+        """Whether its hub is this service."""
+        return self.hub is not None and self.hub.type == EMBEDDED
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Revocation:
+    """A device whose access was taken away; whether that is so is to be proved.
+
+    Args:
+        event: `device.disable` or `device.delete`.
+        device: as it was before.
+        keys: what it could sign with until then.
+        done: what was changed.
+    """
+
+    event: str
+    device: DeviceRecord
+    keys: tuple[bytes, ...] = dataclasses.field(repr=False)
+    done: tuple[Check, ...]
+
+
+class Devices:
+    """What an operator may do to devices.
+
+    Args:
+        admin: changes enrollments, with their audit records.
+        store: where records are.
+        clock, entropy: the time, and what tracking ids are made of.
+        hubs: the linked hubs.
+        actor: who asks, for the audit log.
+    """
+
+    def __init__(
+        self,
+        *,
+        admin: Admin,
+        store: DeviceAdminStore,
+        clock: Clock,
+        entropy: Entropy,
+        hubs: Sequence[Hub],
+        actor: str,
+    ) -> None:
+        self._admin = admin
+        self._store = store
+        self._clock = clock
+        self._entropy = entropy
+        self._hubs = {hub.name: hub for hub in hubs}
+        self._actor = actor
+
+    # --- looking ------------------------------------------------------------------------------------------------------
+
+    async def list_devices(self, *, after: str = "", limit: int, hub: str | None = None) -> Sequence[DeviceRecord]:
+        """A page of devices in the order of their lower-case registration ids, starting after `after`."""
+        return await self._records(await self._admin.list_registrations(after=after, limit=limit, hub=hub))
+
+    async def get_device(self, device_id: str) -> DeviceRecord:
+        """One device, by its device id.
+
+        Raises:
+            RecordNotFound: no registration has that device id.
+        """
+        registration = await self._store.find_device(device_id.lower())
+        if registration is None:
+            raise RecordNotFound(f"there is no device {device_id}; `provisiond device list` shows those there are")
+        return (await self._records([registration]))[0]
+
+    async def _records(self, registrations: Sequence[Registration]) -> Sequence[DeviceRecord]:
+        presences = await self._store.list_presence([one.device_id.lower() for one in registrations])
+        return [
+            DeviceRecord(
+                registration=registration,
+                enrollment=await self._enrollment_of(registration),
+                presence=presences.get(registration.device_id.lower()),
+                hub=self._hubs.get(registration.hub or ""),
+            )
+            for registration in registrations
+        ]
+
+    async def _enrollment_of(self, registration: Registration) -> Enrollment | None:
+        individual = await self._store.get_enrollment(EnrollmentKind.INDIVIDUAL, registration.key)
+        if individual is not None or registration.enrollment_kind is EnrollmentKind.INDIVIDUAL:
+            return individual
+        return await self._store.get_enrollment(EnrollmentKind.GROUP, registration.enrollment_id.lower())
+
+    # --- taking access away -------------------------------------------------------------------------------------------
+
+    async def disable(self, device_id: str) -> Revocation:
+        """Take a device's access away: its individual enrollment is disabled; a member of a group gets a disabled one.
+
+        Raises:
+            RecordNotFound: there is no such device.
+            EtagMismatch, AlreadyExists: somebody else changed it at the same time.
+        """
+        device = await self.get_device(device_id)
+        done = [await self._block(device), *await self._retire(device, RetirementAction.DISABLE)]
+        return await self._revocation("device.disable", device, done)
+
+    async def delete(self, device_id: str) -> Revocation:
+        """Take a device out: no enrollment lets it in, its registration goes, and with it twin and waiting messages.
+
+        A member of a group is kept out by a disabled individual enrollment: its key or certificate is still good.
+
+        Raises:
+            RecordNotFound: there is no such device.
+            EtagMismatch, AlreadyExists: somebody else changed it at the same time.
+        """
+        device = await self.get_device(device_id)
+        enrollment = device.enrollment
+        if enrollment is not None and enrollment.kind is EnrollmentKind.INDIVIDUAL and not _blocks(enrollment):
+            await self._admin.delete_enrollment(EnrollmentKind.INDIVIDUAL, enrollment.id, if_match=enrollment.etag)
+            done = [Check("enrollment", True, f"individual enrollment {enrollment.id} is deleted")]
+        else:
+            done = [await self._block(device)]
+        done += await self._retire(device, RetirementAction.DELETE)
+        await self._admin.delete_registration(device.registration.registration_id)
+        done.append(Check("registration", True, f"{device.registration.registration_id} is deleted, with its twin"))
+        return await self._revocation("device.delete", device, done)
+
+    async def enable(self, device_id: str) -> DeviceRecord:
+        """Give a device its access back, as it was before it was disabled.
+
+        Raises:
+            RecordNotFound: there is no such device.
+            InvalidArgument: its enrollment is gone, or its whole group is disabled.
+            EtagMismatch: somebody else changed it at the same time.
+        """
+        device = await self.get_device(device_id)
+        enrollment = device.enrollment
+        if enrollment is None:
+            raise InvalidArgument(f"the enrollment of {device_id} is gone; create it again")
+        if enrollment.kind is EnrollmentKind.GROUP and not enrollment.enabled:
+            raise InvalidArgument(
+                f"its whole enrollment group is disabled: `provisiond enrollment-group enable {enrollment.id}`"
+            )
+        if _blocks(enrollment):
+            await self._admin.delete_enrollment(EnrollmentKind.INDIVIDUAL, enrollment.id, if_match=enrollment.etag)
+        elif not enrollment.enabled:
+            await self._admin.set_provisioning_status(
+                enrollment.kind, enrollment.id, ProvisioningStatus.ENABLED, if_match=enrollment.etag
+            )
+        await self._restore(device)
+        return await self.get_device(device_id)
+
+    async def prove(self, revocation: Revocation, probe: DeviceProbe) -> AuditRecord:
+        """Cut the live session, try to connect as the device would, and store what was observed: the receipt.
+
+        Returns:
+            The receipt, as it is in the audit log; its outcome is `proved`, `judged`, `not-proved` or `still-open`.
+
+        Raises:
+            StoreUnavailable: the receipt was not stored.
+        """
+        registration = revocation.device.registration
+        keys = revocation.keys if revocation.device.is_embedded else ()
+        cut = await self._cut(revocation, probe)
+        trials = [await probe.try_connect(registration, key) for key in keys]
+        judged = await self._judge(revocation)
+        observed = (cut, *map(_trial_check, trials), judged)
+        receipt = AuditRecord(
+            tracking_id=str(uuid.UUID(bytes=self._entropy.token_bytes(16), version=4)),
+            at=self._clock.now(),
+            event=revocation.event,
+            registration_id=registration.registration_id,
+            outcome=_outcome(trials, observed),
+            reason="; ".join(check.finding for check in observed),
+            enrollment_kind=registration.enrollment_kind,
+            enrollment_id=registration.enrollment_id,
+            hub=registration.hub,
+            actor=self._actor,
+            trace=(*revocation.done, *observed),
+        )
+        await self._store.commit(Write(audit=receipt))
+        return receipt
+
+    # --- steps --------------------------------------------------------------------------------------------------------
+
+    async def _block(self, device: DeviceRecord) -> Check:
+        enrollment, registration = device.enrollment, device.registration
+        if enrollment is None:
+            return Check("enrollment", True, f"enrollment {registration.enrollment_id} was gone already")
+        if enrollment.kind is EnrollmentKind.INDIVIDUAL:
+            if enrollment.enabled:
+                await self._admin.set_provisioning_status(
+                    enrollment.kind, enrollment.id, ProvisioningStatus.DISABLED, if_match=enrollment.etag
+                )
+            return Check("enrollment", True, f"individual enrollment {enrollment.id} is disabled")
+        now = self._clock.now()
+        block = Enrollment(
+            kind=EnrollmentKind.INDIVIDUAL,
+            id=registration.registration_id,
+            # Nobody knows these keys: it is there to be disabled.
+            attestation=SymmetricKeyMaterial(primary_key=b"", secondary_key=b""),
+            provisioning_status=ProvisioningStatus.DISABLED,
+            device_information={_BLOCK: enrollment.id},
+            created_at=now,
+            updated_at=now,
+        )
+        await self._admin.create_enrollment(block)
+        finding = f"a disabled individual enrollment takes {block.id} out of enrollment group {enrollment.id}"
+        return Check("enrollment", True, finding, "DPS: a disabled match ends the search")
+
+    async def _retire(self, device: DeviceRecord, action: RetirementAction) -> list[Check]:
+        """At a hub that has identities of its own, this one has to go as well; the service sees to it."""
+        registration = device.registration
+        if device.is_embedded or registration.hub is None:
+            return []
+        retirement = Retirement(
+            hub=registration.hub,
+            device_id=registration.device_id,
+            registration_id=registration.registration_id,
+            action=action,
+            due_at=self._clock.now(),
+            reason="an operator asked for it",
+        )
+        await self._store.commit(Write(retire=retirement))
+        return [Check("hub", True, f"hub {registration.hub} is told to {action} the identity {registration.device_id}")]
+
+    async def _restore(self, device: DeviceRecord) -> None:
+        """A hub with identities of its own has to make this one anew."""
+        registration = device.registration
+        if device.is_embedded or registration.status is not RegistrationStatus.ASSIGNED:
+            return
+        status = step(registration.status, Event.RESERVED)
+        restored = dataclasses.replace(registration, status=status, version=registration.version + 1)
+        await self._store.commit(Write(registration=restored, expected_version=registration.version))
+
+    async def _revocation(self, event: str, device: DeviceRecord, done: list[Check]) -> Revocation:
+        registration, enrollment = device.registration, device.enrollment
+        if enrollment is not None and _blocks(enrollment):  # disabled before; what it signs with is its group's
+            enrollment = await self._store.get_enrollment(EnrollmentKind.GROUP, registration.enrollment_id.lower())
+        keys = () if enrollment is None else device_keys(registration, enrollment)
+        return Revocation(event=event, device=device, keys=keys, done=tuple(done))
+
+    async def _cut(self, revocation: Revocation, probe: DeviceProbe) -> Check:
+        if not revocation.device.is_embedded:
+            return Check("session", False, f"sessions at hub {revocation.device.registration.hub} are the hub's to cut")
+        match await probe.cut(revocation.device.registration.device_id):
+            case None:
+                return Check("session", True, "the service is not running: nobody is connected")
+            case True:
+                return Check("session", True, "the live session was cut")
+            case _:
+                return Check("session", True, "it was not connected")
+
+    async def _judge(self, revocation: Revocation) -> Check:
+        """What the embedded hub would say by what is stored now, whatever the device presents."""
+        device_id = revocation.device.registration.device_id
+        if not revocation.device.is_embedded:
+            return Check("judgement", False, f"hub {revocation.device.registration.hub} judges for itself")
+        found = await self._store.find_device(device_id.lower())
+        enrollment = None if found is None else await self._enrollment_of(found)
+        if found is None or enrollment is None or not enrollment.enabled:
+            what = "there is no such device" if found is None else "nothing enabled lets it in"
+            return Check("judgement", True, f"the hub refuses whatever is presented: {what}")
+        return Check("judgement", False, f"enrollment {enrollment.id} lets it in")
+
+
+def _trial_check(trial: ConnectionTrial) -> Check:
+    refused = trial.outcome is TrialOutcome.REFUSED
+    return Check("trial", refused, f"connecting as the device: {trial.outcome}: {trial.finding}")
+
+
+def _outcome(trials: Sequence[ConnectionTrial], observed: Sequence[Check]) -> str:
+    if any(trial.outcome is TrialOutcome.ACCEPTED for trial in trials):
+        return STILL_OPEN
+    if not all(check.passed for check in observed):
+        return NOT_PROVED
+    return PROVED if trials else JUDGED
+
+
+def _blocks(enrollment: Enrollment) -> bool:
+    return _BLOCK in (enrollment.device_information or {})

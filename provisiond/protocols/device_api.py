@@ -1,0 +1,36 @@
+"""A device at its hub as JSON, in the names of the Azure IoT Hub service API."""
+
+from typing import Any
+
+from provisiond.model import DevicePresence, Enrollment, Registration
+from provisiond.protocols.timestamps import format_timestamp
+
+
+def device_to_json(
+    registration: Registration, *, enrollment: Enrollment | None, presence: DevicePresence | None, running: bool
+) -> dict[str, Any]:
+    """Write a device.
+
+    Args:
+        registration: its identity.
+        enrollment: what lets it in now; None when that is gone.
+        presence: of a device that has ever connected to the embedded hub.
+        running: whether there is a service that it could be connected to.
+    """
+    connected = running and presence is not None and presence.connected
+    fields = {
+        "deviceId": registration.device_id,
+        "registrationId": registration.registration_id,
+        "hub": registration.hub,
+        "assignedHub": registration.assigned_host,
+        "status": "enabled" if enrollment is not None and enrollment.enabled else "disabled",
+        "statusReason": None if enrollment is not None else "its enrollment is gone",
+        "registrationStatus": registration.status.value,
+        "attestation": registration.attestation_type.value,
+        "enrollmentGroupId": registration.enrollment_id if registration.enrollment_kind == "group" else None,
+        "connectionState": "Connected" if connected else "Disconnected",
+        "connectionStateUpdatedTime": presence and format_timestamp(presence.changed_at),
+        "lastActivityTime": presence and format_timestamp(presence.last_seen_at),
+        "remoteAddress": presence and presence.remote_address,
+    }
+    return {name: value for name, value in fields.items() if value is not None}
