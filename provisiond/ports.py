@@ -226,6 +226,58 @@ class AdminStore(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnrollmentChange:
+    """An enrollment to be created or replaced, ready to be stored.
+
+    Args:
+        enrollment: complete, checked, with its new etag.
+        replaces: etag of the record that it replaces; None for a new one.
+        audit: row to append.
+    """
+
+    enrollment: Enrollment
+    replaces: str | None = None
+    audit: AuditRecord
+
+
+class BulkStore(Protocol):
+    """What an import needs of the store."""
+
+    async def get_enrollments(self, kind: EnrollmentKind, keys: Sequence[str]) -> Mapping[str, Enrollment]:
+        """Those of the records that are there, by key."""
+        ...
+
+    async def apply_enrollments(self, changes: Sequence[EnrollmentChange]) -> Sequence[Exception | None]:
+        """Store each change that can be, in few transactions; what stopped each of the others.
+
+        Raises:
+            StoreUnavailable: nothing is known of what was stored.
+        """
+        ...
+
+
+class Staging(Protocol):
+    """Where changes wait until all of them are known to be right."""
+
+    def claim(self, kind: EnrollmentKind, key: str, number: int) -> int | None:
+        """Note which row a key is from; the number of the row that had it before, or None."""
+        ...
+
+    def add(self, changes: Sequence[EnrollmentChange]) -> None:
+        """Have changes wait."""
+        ...
+
+    async def apply(self) -> None:
+        """Store all of them in one transaction, or none.
+
+        Raises:
+            AlreadyExists, EtagMismatch, RecordNotFound: a record was changed meanwhile.
+            StoreUnavailable: nothing was stored.
+        """
+        ...
+
+
 class DeviceStore(Protocol):
     """What the embedded hub needs of the store. `device_key` arguments are lower-case device ids.
 

@@ -3,6 +3,7 @@
 import dataclasses
 import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
+from datetime import datetime
 from typing import Final
 
 from provisiond.admin.rules import KEY_MAX_SIZE_BYTES, ca_identities, check_enrollment, check_id
@@ -18,7 +19,7 @@ from provisiond.model import (
     SymmetricKeyMaterial,
     TpmMaterial,
 )
-from provisiond.ports import AdminStore, Clock, Entropy
+from provisiond.ports import AdminStore, Clock, EnrollmentChange, Entropy
 from provisiond.protocols.service_api import format_etag
 
 PAGE_MAX: Final = 1000
@@ -68,6 +69,44 @@ class Admin:
         reason = f"{enrollment.attestation_type}, {enrollment.provisioning_status}"
         await self._store.create_enrollment(enrollment, self._audit("create", enrollment.kind, enrollment.id, reason))
         return enrollment
+
+    def prepare_enrollment(self, enrollment: Enrollment, *, current: Enrollment | None = None) -> EnrollmentChange:
+        """Complete and check an enrollment without storing it: what an import or a plan would do.
+
+        Whether another group has its CA is for the caller.
+
+        Args:
+            enrollment: new, or what `current` is to become.
+            current: the record that it replaces.
+
+        Raises:
+            InvalidArgument: it cannot be enrolled.
+        """
+        now = self._clock.now()
+        prepared = dataclasses.replace(
+            self._completed(enrollment),
+            etag=self._new_etag(),
+            created_at=current.created_at if current else now,
+            updated_at=now,
+        )
+        check_enrollment(prepared, hubs=self._hubs, now=now)
+        kind, enrolled_id = enrollment.kind, enrollment.id
+        if current is None:
+            reason = f"{prepared.attestation_type}, {prepared.provisioning_status}"
+            return EnrollmentChange(enrollment=prepared, audit=self._audit("create", kind, enrolled_id, reason))
+        reason = f"changed: {_differences(current, prepared)}"
+        return EnrollmentChange(
+            enrollment=prepared, replaces=current.etag, audit=self._audit("update", kind, enrolled_id, reason)
+        )
+
+    async def refuse_shared_ca(self, enrollment: Enrollment) -> None:
+        """Refuse a group whose CA another group has; raises AlreadyExists."""
+        await self._refuse_shared_ca(enrollment)
+
+    @property
+    def now(self) -> datetime:
+        """Wall time, aware UTC."""
+        return self._clock.now()
 
     async def get_enrollment(self, kind: EnrollmentKind, enrollment_id: str) -> Enrollment:
         """One enrollment or group.
@@ -260,6 +299,11 @@ class Admin:
             enrollment_id=enrolled_id,
             actor=self._actor,
         )
+
+
+def is_unchanged(before: Enrollment, after: Enrollment) -> bool:
+    """Whether two records say the same but for etags, timestamps and who declared them."""
+    return _differences(before, after) in ("nothing", "origin")
 
 
 def _differences(before: Enrollment, after: Enrollment) -> str:

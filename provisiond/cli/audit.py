@@ -2,11 +2,9 @@
 
 import asyncio
 import json
-import os
 import sys
 from base64 import b64decode, b64encode
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import IO, Annotated, Any, Final
@@ -20,6 +18,7 @@ from provisiond.cli.output import Output, note, print_record, print_records, pri
 from provisiond.cli.secret_files import read_bytes
 from provisiond.cli.session import Config, command, load, open_store
 from provisiond.cli.times import parse_time
+from provisiond.cli.written_files import writing
 from provisiond.errors import InvalidArgument, RecordNotFound, StoreUnavailable
 from provisiond.settings import Settings
 from provisiond.store import SqliteStore
@@ -121,7 +120,7 @@ def export(
 ) -> None:
     """Write the whole trail, with its hashes and signatures, as NDJSON that `audit verify --file` can check."""
     settings = _require_database(load(config).settings)
-    with _writing(file) as stream:
+    with writing(file) as stream:
         count = asyncio.run(_export(settings, stream))
     note(f"{count} records" + ("" if str(file) == "-" else f" in {file}"))
     suggest(f"provisiond audit verify --file {file}")
@@ -238,25 +237,6 @@ def _verifier(settings: Settings, key: bytes | None) -> tuple[CheckpointVerifier
     except StoreUnavailable:
         note("note: there is no audit key yet, so only the hashes are checked; `provisiond run` makes one")
         return None, ""
-
-
-@contextmanager
-def _writing(file: Path) -> Iterator[IO[str]]:
-    """A new file of mode 0600 that takes its name when it is whole, or stdout."""
-    if str(file) == "-":
-        yield sys.stdout
-        return
-    part = file.with_name(f".{file.name}.{os.getpid()}.part")
-    descriptor = os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-            yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
-        part.replace(file)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
 
 
 def _read_public_key(path: Path) -> bytes:

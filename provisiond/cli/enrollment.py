@@ -9,6 +9,8 @@ import typer
 from provisiond.attestation.tpm import derive_registration_id
 from provisiond.cli import enrolled_records
 from provisiond.cli.enrolled_records import PAGE, After, Top, Yes, choose_id
+from provisiond.cli.enrollment_export import EXAMPLE as EXPORT_EXAMPLE
+from provisiond.cli.enrollment_export import export
 from provisiond.cli.enrollment_flags import (
     AllocationPolicyOption,
     AttestationTypeOption,
@@ -30,12 +32,16 @@ from provisiond.cli.enrollment_flags import (
     ShowKeys,
     StorageRootKey,
 )
+from provisiond.cli.enrollment_import import EXAMPLE as IMPORT_EXAMPLE
+from provisiond.cli.enrollment_import import import_
 from provisiond.cli.output import Output, print_text
 from provisiond.cli.secret_files import read_tpm_public
 from provisiond.cli.session import Config
 from provisiond.model import EnrollmentKind, ProvisioningStatus
 
 app = typer.Typer(no_args_is_help=True)
+app.command("import", epilog=IMPORT_EXAMPLE)(import_)
+app.command("export", epilog=EXPORT_EXAMPLE)(export)
 
 _KIND: Final = EnrollmentKind.INDIVIDUAL
 _WHAT: Final = "the registration id"

@@ -62,9 +62,12 @@ async def open_admin(config: Path | None) -> AsyncIterator[Admin]:
     """
     settings = load(config).settings
     async with await open_store(settings) as store:
-        yield Admin(
-            store=store, clock=SystemClock(), entropy=SystemEntropy(), hubs=settings.linked_hubs(), actor=actor()
-        )
+        yield make_admin(settings, store)
+
+
+def make_admin(settings: Settings, store: SqliteStore) -> Admin:
+    """The operator's use cases on an open store."""
+    return Admin(store=store, clock=SystemClock(), entropy=SystemEntropy(), hubs=settings.linked_hubs(), actor=actor())
 
 
 async def open_store(settings: Settings) -> SqliteStore:

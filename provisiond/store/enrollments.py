@@ -92,6 +92,21 @@ def load(connection: sqlite3.Connection, kind: EnrollmentKind, key: str, digest:
     return None if found is None else _decode(kind, found, digest)
 
 
+def load_many(
+    connection: sqlite3.Connection, kind: EnrollmentKind, keys: Iterable[str], digest: rows.RowDigest
+) -> list[Enrollment]:
+    """Those of the records that are there.
+
+    Raises:
+        CorruptRecord: one is damaged.
+    """
+    found = connection.execute(
+        "SELECT key, digest, record FROM enrollment WHERE kind = ? AND key IN (SELECT value FROM json_each(?))",
+        (kind.value, json.dumps([rows.storable(key) for key in keys])),
+    )
+    return [_decode(kind, row, digest) for row in found.fetchall()]
+
+
 def unchanged(connection: sqlite3.Connection, guards: Iterable[rows.EnrollmentGuard]) -> set[rows.EnrollmentGuard]:
     """Those of the guards whose enrollment is there and has not changed."""
     keys = json.dumps([guard.key for guard in guards])

@@ -1,0 +1,184 @@
+"""`provisiond enrollment import`: many enrollments from a file of one's own, or of another service."""
+
+import asyncio
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Annotated, Any, Final
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from provisiond.admin.bulk import Action, Importer, ImportOptions, ImportResult, OnConflict, Verdict
+from provisiond.cli.exit_codes import ExitCode
+from provisiond.cli.import_report import ImportReport
+from provisiond.cli.output import Output, OutputFormat, note, print_record, suggest
+from provisiond.cli.session import Config, command, load, make_admin, open_store
+from provisiond.errors import InvalidArgument
+from provisiond.protocols.bulk import BulkFormat, Row, read_bulk
+from provisiond.store.staging import BulkTables, ImportStaging
+
+EXAMPLE: Final = "Example: provisiond enrollment import devices.csv --dry-run"
+
+_PIECE_LIMIT_BYTES: Final = 64 * 1024
+"""Most lines are far below; one that is not comes in pieces, so that it takes no memory."""
+_FLUSH_ROWS: Final = 500
+
+
+def import_(
+    file: Annotated[Path, typer.Argument(metavar="FILE|-", help="What to import; - for stdin.")],
+    form: Annotated[
+        BulkFormat,
+        typer.Option("--format", help="Form of the file; told by its beginning when left out.", case_sensitive=False),
+    ] = BulkFormat.AUTO,
+    on_conflict: Annotated[
+        OnConflict, typer.Option("--on-conflict", help="When an id is enrolled already, and differently.")
+    ] = OnConflict.FAIL,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Judge every row and store nothing.")] = False,
+    keep_going: Annotated[
+        bool, typer.Option("--keep-going", help="Store what can be, instead of all or nothing.")
+    ] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="With --keep-going: go on where the report of an earlier run ends.")
+    ] = False,
+    report: Annotated[
+        Path | None,
+        typer.Option("--report", metavar="FILE", help="A verdict for each row, NDJSON; else FILE.report.ndjson."),
+    ] = None,
+    output: Output = None,
+    config: Config = None,
+) -> None:
+    """Enroll many devices, and groups, from CSV, NDJSON, a JSON array, or the files of other services.
+
+    All rows are stored, or none; a row that is enrolled already just so is left as it is, so that importing a file
+    again is safe. Symmetric keys that a row lacks are generated: `enrollment export --show-keys` shows them.
+    """
+    if resume and not keep_going:
+        raise InvalidArgument("--resume is for --keep-going: without it, an import that was interrupted stored nothing")
+    where = report or (None if str(file) == "-" else file.with_name(f"{file.name}.report.ndjson"))
+    options = ImportOptions(on_conflict=on_conflict, dry_run=dry_run, keep_going=keep_going)
+    with _opened(file) as stream, ImportReport(where, resume=resume) as written:
+        result = asyncio.run(_import(config, stream, form, options, written))
+    _finish(file, result, options, written, output, command(config))
+    if report is None and where is not None and not result.counts[Action.REFUSE]:
+        where.unlink()
+    if result.counts[Action.REFUSE]:
+        only_conflicts = result.conflicts == result.counts[Action.REFUSE]
+        raise typer.Exit(ExitCode.CONFLICT if only_conflicts else ExitCode.FAILED)
+
+
+async def _import(
+    config: Path | None, stream: IO[bytes], form: BulkFormat, options: ImportOptions, report: ImportReport
+) -> ImportResult:
+    settings = load(config).settings
+    async with await open_store(settings) as store:
+        with ImportStaging(store) as staging, _progress(stream) as (advance, watched):
+            importer = Importer(
+                admin=make_admin(settings, store),
+                store=BulkTables(store),
+                staging=staging,
+                options=options,
+                report=_reporting(report, advance),
+            )
+            rows = read_bulk(watched, form)
+            try:
+                return await importer.run(_unsettled(rows, report))
+            except asyncio.CancelledError:
+                report.flush()
+                note(
+                    "interrupted; go on with --resume" if options.keep_going else "interrupted; nothing was stored",
+                )
+                raise
+
+
+def _unsettled(rows: Iterable[Row], report: ImportReport) -> Iterator[Row]:
+    """The rows that no earlier run has settled."""
+    for row in rows:
+        if row.number > report.settled:
+            yield row
+        else:
+            body = row.body or {}
+            found = body.get("enrollmentGroupId", body.get("registrationId"))
+            report.require_same(row.number, found if isinstance(found, str) else "")
+
+
+def _reporting(report: ImportReport, advance: Callable[[int], None]) -> Callable[[Verdict], None]:
+    def add(verdict: Verdict) -> None:
+        report.add(verdict)
+        if verdict.row.number % _FLUSH_ROWS == 0:
+            report.flush()
+            advance(verdict.row.number)
+
+    return add
+
+
+def _finish(
+    file: Path,
+    result: ImportResult,
+    options: ImportOptions,
+    report: ImportReport,
+    output: OutputFormat | None,
+    name: str,
+) -> None:
+    refused = result.counts[Action.REFUSE]
+    body: dict[str, Any] = {
+        "rows": result.rows,
+        **{action.value: result.counts[action] for action in Action},
+        "resumedAfter": report.settled,
+        "dryRun": options.dry_run,
+        "stored": result.applied,
+        "report": str(report.path) if report.path and (refused or report.settled) else None,
+    }
+    print_record(body, output)
+    if refused and not result.applied:
+        note(f"{refused} of {result.rows} rows cannot be enrolled; nothing was stored")
+        suggest("mend them and import again, or --keep-going to store the others")
+    elif options.dry_run:
+        suggest(f"{name} enrollment import {file}")
+    elif result.applied:
+        suggest(f"{name} enrollment list")
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[IO[bytes]]:
+    if str(file) == "-":
+        yield sys.stdin.buffer
+        return
+    with file.open("rb") as stream:
+        yield stream
+
+
+@contextmanager
+def _progress(stream: IO[bytes]) -> Iterator[tuple[Callable[[int], None], Iterator[bytes]]]:
+    """A bar on a terminal: by size where it is known, with the rate and what is left; else nothing."""
+    size_bytes = _size(stream)
+    columns = (
+        BarColumn(),
+        TextColumn("{task.fields[rows]} rows, {task.fields[rate]:.0f}/s"),
+        TimeRemainingColumn(),
+    )
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
+        task = bar.add_task("importing", total=size_bytes, rows=0, rate=0.0)
+        consumed = 0
+
+        def pieces() -> Iterator[bytes]:
+            nonlocal consumed
+            while piece := stream.readline(_PIECE_LIMIT_BYTES):
+                consumed += len(piece)
+                yield piece
+
+        def advance(rows: int) -> None:
+            elapsed_s = bar.tasks[task].elapsed or 0.0
+            bar.update(task, completed=consumed, rows=rows, rate=rows / elapsed_s if elapsed_s else 0.0)
+
+        yield advance, pieces()
+
+
+def _size(stream: IO[bytes]) -> int | None:
+    try:
+        return Path(stream.name).stat().st_size
+    except (AttributeError, TypeError, OSError):
+        return None
