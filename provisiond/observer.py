@@ -20,8 +20,8 @@ class LogObserver:
         self._log = structlog.get_logger("provisiond.registration")
 
     def connect_refused(self, attempt: ConnectAttempt, error: ConnectRefused) -> None:
-        """One record a refused CONNECT."""
-        self._log.info(
+        """For who debugs: the door logs it too, and keeps a flood of them from flooding the log."""
+        self._log.debug(
             "connect refused",
             remote=attempt.remote_address,
             listener=attempt.listener,

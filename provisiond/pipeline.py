@@ -135,7 +135,7 @@ class Pipeline:
         codec = CODECS[connection.role]
         started = self._clock.monotonic()
         context = self._context(connection)
-        event = "invalid"
+        event = "request"  # until it is known which
         key = ThrottleKey.of(connection.claimed_id.key, connection.remote_address)
         try:
             with self._throttle.admitted(key, requests_per_min=self.policy.requests_per_min, now_s=started):

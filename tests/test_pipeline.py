@@ -17,6 +17,7 @@ from provisiond.protocols import native_client
 from provisiond.registration.attest import AttestationPolicy
 from provisiond.registration.challenge_ledger import ChallengeLimits
 from provisiond.registration.decide import RegistrationPolicy
+from provisiond.registration.throttle import FREE_FAILURES
 from tests.certificates import make_leaf
 from tests.enrollment_factory import PRIMARY_KEY, certificates, individual
 from tests.fakes_decision import HUBS, NOW, FakeClock, FakeDecisionStore, FakeEntropy, RecordingObserver
@@ -195,7 +196,7 @@ async def test_every_request_is_observed_once():
     await service.ask(connection, REGISTER, b"{")
     assert [(event, decision.outcome) for event, decision in service.observer.decisions] == [
         ("register", Outcome.ASSIGNED),
-        ("invalid", Outcome.REFUSED),
+        ("request", Outcome.REFUSED),
     ]
 
 
@@ -368,7 +369,7 @@ async def test_a_thousand_wrong_keys_slow_down_who_tries_them_and_not_the_device
     for _ in range(1000):
         _, body = await service.ask(thief)
         codes.append(body["errorCode"])
-    assert codes == [401002] * 10 + [429001] * 990
+    assert codes == [401002] * FREE_FAILURES + [429001] * (1000 - FREE_FAILURES)
     _, body = await service.ask(await service.connect())
     assert body["status"] == "assigned"
 

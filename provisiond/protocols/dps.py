@@ -106,8 +106,7 @@ def admit(attempt: ConnectAttempt, *, id_scope: str) -> Connection:
     A wrong key or certificate is *not* refused here: SDKs expect to hear of it in answer to the register message.
 
     Raises:
-        ConnectRefused: malformed user name, another id scope, a client id that is not the registration id, a
-            password that is not text.
+        ConnectRefused: malformed user name, another id scope, a client id that is not the registration id.
     """
     user_name = parse_user_name(attempt.username or "")
     if user_name.id_scope.lower() != id_scope.lower():
@@ -318,8 +317,9 @@ def _decode_password(password: bytes | None) -> str | None:
         return None
     try:
         return password.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise ConnectRefused("password is not text") from error
+    except UnicodeDecodeError:
+        # As wrong as any other wrong token, and told like it; as it reads now, it is none for sure.
+        return repr(password)
 
 
 def _parameters(topic: str) -> dict[str, list[str]]:

@@ -21,8 +21,9 @@ KEYS_MAX: Final = 20_000
 CONCURRENT_MAX: Final = 8
 """Requests of one device at once. It needs one; a retry may overtake the first, and a slow hub takes seconds."""
 
-FREE_FAILURES: Final = 10
-"""Wrong proofs in a row before a pause is asked for: a person who mistypes, a device with an old key and a new one."""
+FREE_FAILURES: Final = 100
+"""Wrong proofs in a row before a pause is asked for. No number of guesses finds a key of 128 bits: the pause spares the
+log and the processor, and a technician who tries what may be wrong with a device should hear 401, not 429."""
 
 BACKOFF_MAX_S: Final = 60.0
 """A guess a minute finds no key of 128 bits, and a device whose key was mended is in again within the minute."""
@@ -94,7 +95,7 @@ class Throttle:
             entry.running -= 1
 
     def proof_failed(self, key: ThrottleKey, *, now_s: float) -> None:
-        """Somebody did not prove to be this device: after ten in a row each doubles the pause, up to a minute."""
+        """Somebody did not prove to be this device: after `FREE_FAILURES` in a row each doubles the pause."""
         entry = self._entries.get(key)
         if entry is None or not key.address:
             return

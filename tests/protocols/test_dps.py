@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from provisiond.attestation.sas_token import parse_sas_token
 from provisiond.errors import (
     AttestationError,
     ConnectRefused,
@@ -111,9 +112,10 @@ def test_a_client_id_that_is_no_registration_id_is_refused(client_id):
         dps.admit(attempt(client_id), id_scope=SCOPE)
 
 
-def test_a_password_that_is_not_text_is_refused():
-    with pytest.raises(ConnectRefused):
-        dps.admit(attempt(password=b"\xff\xfe"), id_scope=SCOPE)
+def test_a_password_that_is_not_text_is_a_wrong_token_and_no_reason_to_refuse_the_connect():
+    connection = dps.admit(attempt(password=b"\xff\xfe"), id_scope=SCOPE)
+    with pytest.raises(AttestationError):
+        parse_sas_token(connection.sas_token)
 
 
 @given(st.text(max_size=300), st.text(max_size=150))
