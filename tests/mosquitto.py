@@ -88,7 +88,9 @@ async def run_tool(*arguments: object, deadline_s: float = 20, **options: object
     return process.returncode, output.decode(), errors.decode()
 
 
-def hash_password(file: Path, *users: tuple[str, str]) -> None:
-    """Make a password file."""
-    file.write_text("".join(f"{name}:{password}\n" for name, password in users))
-    file.chmod(0o600)
+async def make_passwords(file: Path, **users: str) -> None:
+    """A password file of user names and passwords; `-` in a name is written `_` here."""
+    file.touch(mode=0o600)  # noqa: ASYNC240 - a test may wait for its disk
+    for name, password in users.items():
+        code, _, errors = await run_tool("mosquitto_passwd", "-b", file, name.replace("_", "-"), password)
+        assert code == 0, errors

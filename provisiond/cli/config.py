@@ -2,15 +2,18 @@
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
 
 from provisiond.cli.output import Output, OutputFormat, note, print_record, print_records, resolve_format, suggest
 from provisiond.cli.session import Config, command, load
+from provisiond.errors import ConfigurationError
 from provisiond.settings import Settings
 from provisiond.settings.example import render_example, to_toml
 from provisiond.settings.files import check_files
+from provisiond.settings.mosquitto_acl import render_mosquitto_acl
 from provisiond.system import SystemClock
 
 app = typer.Typer(no_args_is_help=True)
@@ -55,9 +58,27 @@ def schema() -> None:
 
 
 @app.command("example", epilog="Example: provisiond config example > provisiond.toml")
-def example() -> None:
+def example(
+    mosquitto_acl: Annotated[
+        bool, typer.Option("--mosquitto-acl", help="Print access rules for a site's mosquitto instead.")
+    ] = False,
+    config: Config = None,
+) -> None:
     """Print a configuration with every setting at its default, its unit and its reason."""
-    print(render_example(), end="")
+    if mosquitto_acl:
+        print(render_mosquitto_acl(_external_user(config)), end="")
+    else:
+        print(render_example(), end="")
+
+
+def _external_user(config: Path | None) -> str | None:
+    """Whom the configuration makes provisiond at the broker; without a configuration nobody yet."""
+    try:
+        return load(config).settings.broker.external.username
+    except ConfigurationError:
+        if config is not None:
+            raise
+        return None
 
 
 def _flatten(values: dict[str, Any], name: str) -> Iterator[tuple[str, Any]]:

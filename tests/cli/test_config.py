@@ -77,6 +77,15 @@ def test_the_example_is_a_configuration(tmp_path):
         }
 
 
+def test_the_example_for_mosquitto_names_the_configured_user(gateway):
+    assert "\nuser provisiond\n" in invoke("config", "example", "--mosquitto-acl").stdout
+    gateway.config.write_text(
+        'config_version = 1\n[broker]\nmode = "external"\n[broker.external]\nurl = "mqtt://127.0.0.1"\n'
+        'username = "line-4"\n'
+    )
+    assert "\nuser line-4\n" in gateway("config", "example", "--mosquitto-acl").stdout
+
+
 def test_the_schema_describes_every_section():
     schema = invoke("config", "schema").json
     assert "broker" in schema["properties"]
