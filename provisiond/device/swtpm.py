@@ -1,6 +1,7 @@
 """Starts the TPM emulator swtpm for one device, with its own state and socket."""
 
 import asyncio
+import contextlib
 import shutil
 import tempfile
 from collections.abc import AsyncIterator
@@ -9,10 +10,12 @@ from pathlib import Path
 from typing import Final
 
 from provisiond.device.errors import EmulatorError
+from provisiond.device.tpm_wire import HEADER_SIZE_BYTES, CommandCode, encode_command
 
 _INSTALL_HINT: Final = "the TPM emulator swtpm is not installed; on Debian: apt install swtpm swtpm-tools"
 _START_DEADLINE_S: Final = 10.0  # it takes 5 ms on an idle machine; a hundred at once on a busy one take seconds
 _STOP_DEADLINE_S: Final = 5.0
+_GET_RANDOM: Final = encode_command(CommandCode.GetRandom, (), (), b"\0\1")
 _RETRY_DELAY_S: Final = 0.005
 _SOCKET_PATH_MAX_BYTES: Final = 107  # sockaddr_un.sun_path without its final zero
 
@@ -68,24 +71,37 @@ async def _spawn(program: str, state_dir: Path, socket_path: Path) -> asyncio.su
 
 
 async def _wait_until_serving(process: asyncio.subprocess.Process, socket_path: Path) -> None:
-    """The socket's path exists before anybody listens on it, so only a connection tells."""
+    """The path exists before anybody listens, and connections are taken before the state is read: an answer tells."""
     try:
         async with asyncio.timeout(_START_DEADLINE_S):
             while process.returncode is None:
-                try:
-                    _, writer = await asyncio.open_unix_connection(socket_path)
-                except (FileNotFoundError, ConnectionRefusedError):
-                    await asyncio.sleep(_RETRY_DELAY_S)
-                    continue
-                writer.close()
-                await writer.wait_closed()
-                return
+                if await _answers(socket_path):
+                    return
+                await asyncio.sleep(_RETRY_DELAY_S)
     except TimeoutError as error:
         raise EmulatorError(f"swtpm did not serve {socket_path} within {_START_DEADLINE_S:.0f} s") from error
     if process.stderr is None:
         raise EmulatorError("swtpm ended at once")
     said = (await process.stderr.read(1000)).decode(errors="replace").strip()
     raise EmulatorError(f"swtpm ended with {process.returncode}: {said}")
+
+
+async def _answers(socket_path: Path) -> bool:
+    try:
+        reader, writer = await asyncio.open_unix_connection(socket_path)
+    except OSError:
+        return False
+    try:
+        writer.write(_GET_RANDOM)
+        header = await reader.readexactly(HEADER_SIZE_BYTES)
+        await reader.readexactly(int.from_bytes(header[2:6]) - HEADER_SIZE_BYTES)
+    except (OSError, asyncio.IncompleteReadError):
+        return False
+    finally:
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+    return True
 
 
 async def _stop(process: asyncio.subprocess.Process) -> None:
