@@ -1,12 +1,15 @@
 """Who watches the decisions: one log record for each finished registration, refusal and failure."""
 
 from collections.abc import Sequence
+from typing import Final
 
 import structlog
 
 from provisiond.errors import ConnectRefused, ServerFault
 from provisiond.model import ConnectAttempt, Connection, Decision, Outcome
 from provisiond.ports import Observer
+
+_UNFINISHED: Final = frozenset({Outcome.ASSIGNING, Outcome.CHALLENGED})
 
 
 class LogObserver:
@@ -33,7 +36,7 @@ class LogObserver:
     def decided(self, connection: Connection, decision: Decision, *, event: str, elapsed_s: float) -> None:
         """One record a decision."""
         audit, error = decision.audit, decision.reply.error
-        finished = decision.outcome is not Outcome.ASSIGNING and event != "poll"
+        finished = decision.outcome not in _UNFINISHED and event != "poll"
         # Of a flood of refusals one has a row in the audit log, and a record at this level.
         is_news = audit is not None if error is not None else finished
         write = self._log.info if is_news else self._log.debug

@@ -122,28 +122,36 @@ class TpmDevice:
     ) -> None:
         self.tpm = tpm
         self._ek_handle = endorsement_key_handle
+        self._known: dict[int, bytes] = {}
         self._ek_template, self._srk_template = _TEMPLATES[algorithm]
 
     async def endorsement_key(self) -> bytes:
         """TPM2B_PUBLIC of the endorsement key, which is made and persisted when there is none."""
-        return (await self._primary(self._ek_handle, RH_ENDORSEMENT, self._ek_template)).public
+        return await self._primary(self._ek_handle, RH_ENDORSEMENT, self._ek_template)
 
     async def storage_root_key(self) -> bytes:
         """TPM2B_PUBLIC of the storage root key, which is made and persisted when there is none."""
-        return (await self._primary(STORAGE_ROOT_KEY_HANDLE, RH_OWNER, self._srk_template)).public
+        return await self._primary(STORAGE_ROOT_KEY_HANDLE, RH_OWNER, self._srk_template)
 
     async def registration_id(self) -> str:
         """The id Azure clients derive when they are given none: base32 of SHA-256 of the EK, lower case, unpadded."""
         return base64.b32encode(hashlib.sha256(await self.endorsement_key()).digest()).decode().lower().rstrip("=")
 
-    async def _primary(self, handle: int, hierarchy: int, template: bytes) -> Key:
-        found = await self._find(handle)
-        if found is not None:
-            return found
-        created = await self.tpm.create_primary(hierarchy, template)
-        async with self.tpm.loaded(created):
-            await self.tpm.evict_control(created.handle, handle)
-        return await self.tpm.read_public(handle)
+    async def clear(self) -> None:
+        """TPM2_Clear: what belonged to the owner is gone, and new keys are made when they are asked for."""
+        self._known.clear()
+        await self.tpm.clear()
+
+    async def _primary(self, handle: int, hierarchy: int, template: bytes) -> bytes:
+        """A persistent key, read once: a TPM is asked a dozen commands in a registration as it is."""
+        if handle not in self._known:
+            found = await self._find(handle)
+            if found is None:
+                found = await self.tpm.create_primary(hierarchy, template)
+                async with self.tpm.loaded(found):
+                    await self.tpm.evict_control(found.handle, handle)
+            self._known[handle] = found.public
+        return self._known[handle]
 
     async def _find(self, handle: int) -> Key | None:
         try:
@@ -172,9 +180,16 @@ class TpmDevice:
         )
         loaded = await self.tpm.load(STORAGE_ROOT_KEY_HANDLE, private, parts.public)
         async with self.tpm.loaded(loaded):
-            if await self._find(persistent_handle) is not None:
-                await self.tpm.evict_control(persistent_handle, persistent_handle)
+            await self._remove(persistent_handle)
             await self.tpm.evict_control(loaded.handle, persistent_handle)
+
+    async def _remove(self, persistent_handle: int) -> None:
+        """Make room; there may be nothing."""
+        try:
+            await self.tpm.evict_control(persistent_handle, persistent_handle)
+        except TpmError as error:
+            if error.base != TPM_RC_HANDLE:
+                raise
 
     async def activate_credential(self, activated: int, credential: bytes, secret: bytes) -> bytes:
         """The secret that was made for this TPM's endorsement key and the Name of `activated` (SRK or AK handle).

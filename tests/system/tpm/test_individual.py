@@ -119,7 +119,7 @@ async def test_the_storage_root_key_is_recorded_at_first_use_and_a_later_change_
     await site.register("pump-1", TpmCredential(device=device))
     before = await site.admin.get_registration("pump-1")
     assert before.storage_root_key == await device.storage_root_key()
-    await device.tpm.clear()
+    await device.clear()
     async with raw_device(site, "pump-1") as raw:
         audited = await refuses(await raw.prove(device), "storage-root-key-changed")
     assert "delete the registration" in audited.reason
