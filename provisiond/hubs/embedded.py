@@ -12,6 +12,7 @@
 import asyncio
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import Final, Self
 
@@ -32,7 +33,13 @@ from provisiond.protocols.timestamps import format_timestamp
 from provisiond.registration.attest import AttestationPolicy
 
 _LOOK_S: Final = 1.0
-"""How often sessions are looked after: how late a disabled device is cut off, and a connection is written down."""
+"""How often sessions are looked after: how late a disabled device is cut off."""
+
+_GATHER_S: Final = 0.05
+"""How late it is written down that a device is connected: a fleet that comes back shares its writes."""
+
+_LAST_SEEN_LOOK_S: Final = 10.0
+"""How often is looked whether something was seen that is worth writing."""
 
 _JUDGED_AT_ONCE: Final = 64
 """Sessions that are judged together when enrollments have changed: one group of the store's reads."""
@@ -94,6 +101,7 @@ class EmbeddedHub:
         await self._store.reset_presence(self._clock.now())
         self._access_changes = await self._store.count_access_changes()
         self._background.start(self._look_after(), "hub-look-after")
+        self._background.start(self._keep_presence(), "hub-presence")
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -223,7 +231,6 @@ class EmbeddedHub:
             await asyncio.sleep(self._look_s)
             try:
                 await self._cut_whose_access_ended()
-                await self._write_presence()
             except ServerFault as error:
                 logger.warning("cannot look after the sessions now: %s", error)
             except Exception:  # a bug of ours must not let disabled devices stay connected for ever
@@ -246,6 +253,21 @@ class EmbeddedHub:
             session.judged_at = changes
         except AttestationError as error:
             self._sessions.cut(session, f"{error.finding}: {error}")
+
+    async def _keep_presence(self) -> None:
+        """Write down who came and went, many at a time, and now and then who was last seen when."""
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_LAST_SEEN_LOOK_S):
+                    await self._sessions.changed.wait()
+            await asyncio.sleep(_GATHER_S)
+            try:
+                await self._write_presence()
+            except ServerFault as error:
+                logger.warning("cannot write down who is connected now: %s", error)
+                await asyncio.sleep(self._look_s)
+            except Exception:  # as above
+                logger.exception("writing down who is connected failed")
 
     async def _write_presence(self) -> None:
         presences = self._sessions.take_changes()

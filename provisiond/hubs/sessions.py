@@ -98,6 +98,8 @@ class Sessions:
 
     def __init__(self) -> None:
         self._sessions: dict[str, Session] = {}
+        self.changed = asyncio.Event()
+        """Somebody has come or gone since `take_changes`."""
         self._changed: dict[str, DevicePresence] = {}
         self._arrivals: dict[str, set[asyncio.Future[None]]] = {}
         self._transport: Transport | None = None
@@ -139,6 +141,7 @@ class Sessions:
             older.end()
         self._sessions[session.key] = session
         self._changed[session.key] = session.presence(connected=True, changed_at=session.since)
+        self.changed.set()
         session.is_worth_writing()
 
     def leave(self, connection: Connection, now: datetime) -> Session | None:
@@ -148,6 +151,7 @@ class Sessions:
             return None
         del self._sessions[session.key]
         self._changed[session.key] = session.presence(connected=False, changed_at=now)
+        self.changed.set()
         session.end()
         return session
 
@@ -183,6 +187,7 @@ class Sessions:
     def take_changes(self) -> list[DevicePresence]:
         """What has to be written since the last time this was asked."""
         changed, self._changed = self._changed, {}
+        self.changed.clear()
         for session in self._sessions.values():
             if session.key not in changed and session.is_worth_writing():
                 changed[session.key] = session.presence(connected=True, changed_at=session.since)

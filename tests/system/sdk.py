@@ -7,13 +7,15 @@ import fcntl
 import hashlib
 import json
 import os
+import queue
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 ROOT = Path(__file__).parents[2]
 CACHE = ROOT / ".cache"
@@ -21,6 +23,8 @@ PYTHON_SDK = "azure-iot-device==2.14.0"  # needs paho-mqtt 1.x, which provisiond
 NODE_PACKAGES = Path(__file__).parent / "node" / "package.json"
 REGISTER_PYTHON = Path(__file__).parent / "python_sdk" / "register.py"
 REGISTER_NODE = Path(__file__).parent / "node" / "register.js"
+HUB_PYTHON = Path(__file__).parent / "python_sdk" / "hub.py"
+HUB_NODE = Path(__file__).parent / "node" / "hub.js"
 DRIVER_TIMEOUT_S = 45  # the SDKs give one request 30 s
 
 
@@ -45,6 +49,64 @@ def register_with_node(*, host: str, ca_file: Path, **arguments: Any) -> dict[st
     """What the Node.js SDK makes of one registration over MQTT: its result or its error."""
     environment = {"SDK_NODE_DIR": str(install_node_sdk()), "NODE_EXTRA_CA_CERTS": str(ca_file)}
     return _run(["node", REGISTER_NODE, *_options({"host": host, **arguments})], os.environ | environment)
+
+
+class HubDevice:
+    """A device at its hub, played by an SDK in a process of its own; `with` ends it.
+
+    Args:
+        sdk: `python` or `node`.
+        arguments: host, device_id, and the credential's files.
+    """
+
+    def __init__(self, sdk: str, *, ca_file: Path, **arguments: Any) -> None:
+        environment = dict(os.environ)
+        if sdk == "node":
+            environment |= {"SDK_NODE_DIR": str(install_node_sdk()), "NODE_EXTRA_CA_CERTS": str(ca_file)}
+            command: list[Any] = ["node", HUB_NODE, *_options(arguments)]
+        else:
+            python = install_python_sdk() / "bin" / "python"
+            command = [python, HUB_PYTHON, *_options(arguments | {"ca_file": ca_file})]
+        self._process = subprocess.Popen(
+            command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        self._events: queue.Queue[dict[str, Any] | None] = queue.Queue()
+        self._errors: list[str] = []
+        self._threads = [threading.Thread(target=target, daemon=True) for target in (self._read, self._read_errors)]
+        for thread in self._threads:
+            thread.start()
+
+    def expect(self, event: str) -> dict[str, Any]:
+        """The next line about `event`; what else happens before it is passed over, but not an error."""
+        while True:
+            line = self._events.get(timeout=DRIVER_TIMEOUT_S)
+            assert line is not None, f"it ended without {event}: {''.join(self._errors)}"
+            if line["event"] == event:
+                return line
+            assert line["event"] != "error", line
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.stdin.close()
+        try:
+            self._process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        for thread in self._threads:
+            thread.join()
+        self._process.stdout.close()
+        self._process.stderr.close()
+
+    def _read(self) -> None:
+        for line in self._process.stdout:
+            self._events.put(json.loads(line))
+        self._events.put(None)
+
+    def _read_errors(self) -> None:
+        self._errors.extend(self._process.stderr)
 
 
 def _options(arguments: dict[str, Any]) -> list[str]:
