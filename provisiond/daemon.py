@@ -22,7 +22,7 @@ from provisiond.hubs.embedded import EmbeddedHub
 from provisiond.hubs.operator_desk import OperatorDesk
 from provisiond.hubs.operator_token import make_operator_token
 from provisiond.logs import configure_logs
-from provisiond.metrics import Metrics, MetricsServer
+from provisiond.metrics import Metrics, MetricsServer, StateMetrics
 from provisiond.model import JSONValue
 from provisiond.observer import LogObserver, Observers
 from provisiond.pipeline import Pipeline, ServicePolicy
@@ -31,6 +31,7 @@ from provisiond.protocols.timestamps import format_timestamp
 from provisiond.registration.attest import AttestationPolicy
 from provisiond.registration.challenge_ledger import ChallengeLimits
 from provisiond.registration.decide import RegistrationPolicy
+from provisiond.sampler import Sampler
 from provisiond.settings import Settings
 from provisiond.settings.trust import load_crls, load_tpm_policy
 from provisiond.store.audit_keeper import AuditKeeper
@@ -145,6 +146,7 @@ class Daemon:
             entropy=SystemEntropy(),
             observer=Observers([self._observer, self._events]),
             policy=service_policy(settings),
+            time_stage=self._metrics.time_stage,
         )
         await self._warn_of_tpm_groups()
         await self._keep_audit(resources)
@@ -157,7 +159,7 @@ class Daemon:
         resources.push_async_callback(self._broker.stop, _STOP_GRACE_S)
         self._desk.say_status()
         resources.callback(self._desk.say_status, running=False)
-        self._serve_metrics(resources)
+        await self._serve_metrics(resources)
         self._watch_signals(resources)
         self._log.info(
             "ready",
@@ -232,13 +234,21 @@ class Daemon:
                     ek_roots_dir=str(self._settings.attestation.tpm.ek_roots_dir),
                 )
 
-    def _serve_metrics(self, resources: contextlib.AsyncExitStack) -> None:
+    async def _serve_metrics(self, resources: contextlib.AsyncExitStack) -> None:
         broker = self._broker
         self._metrics.gauge("provisiond_connections", "Open MQTT connections.", lambda: broker.statistics.connections)
         if self._settings.metrics.enabled:
             address = self._settings.metrics.address
             server = MetricsServer(self._metrics, host=address.host, port=address.port)
             resources.callback(server.close)
+            sampler = Sampler(
+                StateMetrics(self._metrics.registry),
+                store=self._store,
+                hubs=self._hubs,
+                clock=SystemClock(),
+                settings=lambda: self._settings,
+            )
+            await resources.enter_async_context(background(sampler.run(), name="sampler"))
 
     def _watch_signals(self, resources: contextlib.AsyncExitStack) -> None:
         loop = asyncio.get_running_loop()

@@ -1,4 +1,4 @@
-"""What Prometheus may ask: decisions, their latency, connections."""
+"""What Prometheus may ask: registrations and their latency by stage, connections, queues, hubs, certificates."""
 
 from collections.abc import Callable
 from threading import Thread
@@ -7,9 +7,15 @@ from wsgiref.simple_server import WSGIServer
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 
+from provisiond import __version__
 from provisiond.errors import ConfigurationError, ConnectRefused
-from provisiond.model import ConnectAttempt, Connection, Decision
+from provisiond.model import ConnectAttempt, Connection, Decision, Outcome
 
+STAGES: Final = ("facts", "decide", "commit")
+"""Of a request: reading what is stored, deciding, making it durable."""
+
+_REGISTERING: Final = ("register", "answer")
+_STAGE_BUCKETS_S: Final = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 2.5)
 _LATENCY_BUCKETS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 
 
@@ -30,6 +36,24 @@ class Metrics:
         )
         self._refused = Counter("provisiond_connects_refused", "CONNECTs refused.", ["code"], registry=self.registry)
         self._failures = Counter("provisiond_failures", "Requests that our side failed.", registry=self.registry)
+        self._registrations = Counter(
+            "provisiond_registration_requests",
+            "Register requests that were decided, by how they ended and the mechanism that proved the device.",
+            ["outcome", "mechanism"],
+            registry=self.registry,
+        )
+        stages = Histogram(
+            "provisiond_stage_seconds",
+            "Time a request spends in each stage.",
+            ["stage"],
+            buckets=_STAGE_BUCKETS_S,
+            registry=self.registry,
+        )
+        # A look-up by label would cost as much as the observation.
+        self._stages = {stage: stages.labels(stage) for stage in STAGES}
+        Gauge("provisiond_build_info", "1, with the version.", ["version"], registry=self.registry).labels(
+            __version__
+        ).set(1)
 
     def connect_refused(self, attempt: ConnectAttempt, error: ConnectRefused) -> None:
         """Count a refused CONNECT."""
@@ -42,6 +66,13 @@ class Metrics:
         code = str(decision.reply.error.code) if decision.reply.error else ""
         self._decisions.labels(event, decision.outcome.value, code).inc()
         self._seconds.labels(event).observe(elapsed_s)
+        if event in _REGISTERING and decision.outcome is not Outcome.CHALLENGED:
+            mechanism = decision.guard.attestation_type.value if decision.guard else "unproved"
+            self._registrations.labels(decision.outcome.value, mechanism).inc()
+
+    def time_stage(self, stage: str, elapsed_s: float) -> None:
+        """Time one stage of a request."""
+        self._stages[stage].observe(elapsed_s)
 
     def failed(self, connection: Connection, error: Exception, *, tracking_id: str) -> None:
         """Count a failure of ours."""
@@ -51,6 +82,29 @@ class Metrics:
     def gauge(self, name: str, documentation: str, value: Callable[[], float]) -> None:
         """Publish a value that is read when Prometheus asks."""
         Gauge(name, documentation, registry=self.registry).set_function(value)
+
+
+class StateMetrics:
+    """What is looked at now and then rather than counted: registrations, hubs, queues, certificates, disk."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        def gauge(name: str, documentation: str, *labels: str) -> Gauge:
+            return Gauge(f"provisiond_{name}", documentation, labels, registry=registry)
+
+        self.registrations = gauge("registrations", "Registration records by status.", "status")
+        self.hub_devices = gauge("hub_devices", "Devices assigned to a hub, or being assigned.", "hub")
+        self.hub_healthy = gauge("hub_healthy", "1 when the hub answered when it was last asked.", "hub")
+        self.hub_latency_ms = gauge("hub_latency_milliseconds", "Smoothed round trip to the hub.", "hub")
+        self.certificate_expiry_days = gauge(
+            "certificate_expiry_days", "Days until a certificate of this service ends.", "certificate"
+        )
+        self.store_writes_waiting = gauge("store_writes_waiting", "Writes that wait for their transaction.")
+        self.store_reads_waiting = gauge("store_reads_waiting", "Reads that wait for their statement.")
+        self.store_transactions = gauge("store_transactions", "Transactions since the start.")
+        self.store_rows = gauge("store_rows", "Writes in them; divided by the transactions, what grouping saves.")
+        self.state_free_bytes = gauge("state_free_bytes", "Room on the file system of the state directory.")
+        self.audit_records = gauge("audit_records", "Sequence number of the newest audit record.")
+        self.audit_unsigned_records = gauge("audit_unsigned_records", "Audit records since the newest checkpoint.")
 
 
 class MetricsServer:

@@ -2,7 +2,8 @@
 
 import uuid
 from base64 import b64encode
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -97,8 +98,10 @@ class Pipeline:
         policy: ServicePolicy,
         outbox: Outbox | None = None,
         allocator: CustomAllocator | None = None,
+        time_stage: Callable[[str, float], None] | None = None,
     ) -> None:
         self.policy = policy
+        self._time_stage = time_stage
         self._outbox = outbox
         self._allocator = allocator
         self._store = store
@@ -231,12 +234,26 @@ class Pipeline:
 
     def _judge(self, request: Request, facts: Facts, context: Context) -> Decision:
         policy = self.policy.registration
-        if isinstance(request, PollRequest):
-            return decide_poll(request, facts, policy=policy, context=context)
-        return decide_register(request, facts, policy=policy, context=context)
+        with self._timed("decide"):
+            if isinstance(request, PollRequest):
+                return decide_poll(request, facts, policy=policy, context=context)
+            return decide_register(request, facts, policy=policy, context=context)
+
+    @contextmanager
+    def _timed(self, stage: str) -> Iterator[None]:
+        """Tell the metrics how long a stage took, however it ended."""
+        if self._time_stage is None:
+            yield
+            return
+        started = self._clock.monotonic()
+        try:
+            yield
+        finally:
+            self._time_stage(stage, self._clock.monotonic() - started)
 
     async def _facts(self, request: Request) -> Facts:
-        stored = await self._store.facts(facts_query(request))
+        with self._timed("facts"):
+            stored = await self._store.facts(facts_query(request))
         return Facts(
             individual=stored.individual,
             groups=stored.groups,
@@ -248,15 +265,15 @@ class Pipeline:
     async def _commit(self, decision: Decision) -> None:
         if decision.registration is None and decision.audit is None:
             return
-        await self._store.commit(
-            Write(
-                registration=decision.registration,
-                expected_version=decision.expected_version,
-                audit=decision.audit,
-                guard=decision.guard,
-                retire=decision.retire,
-            )
+        write = Write(
+            registration=decision.registration,
+            expected_version=decision.expected_version,
+            audit=decision.audit,
+            guard=decision.guard,
+            retire=decision.retire,
         )
+        with self._timed("commit"):
+            await self._store.commit(write)
 
     async def _keep_challenge(self, issued: IssuedChallenge, context: Context) -> None:
         """Keep a challenge before anybody hears of it; raises Throttled when there are too many."""

@@ -5,7 +5,6 @@ import resource
 import shutil
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
@@ -13,7 +12,9 @@ from typing import Final
 import typer
 from cryptography import x509
 
+from provisiond.cli.doctor_store import examine_operations
 from provisiond.cli.exit_codes import ExitCode
+from provisiond.cli.finding import Finding
 from provisiond.cli.output import Output, OutputFormat, plain, print_records, resolve_format
 from provisiond.cli.reachability import is_listening
 from provisiond.cli.session import Config, command, load
@@ -32,16 +33,6 @@ _OLDEST_PLAUSIBLE: Final = datetime(2026, 1, 1, tzinfo=UTC)
 _STATE_MIN_FREE_BYTES: Final = 100 * 1024 * 1024
 # Files that are open beside the connections: database, logs, libraries.
 _OTHER_FILES: Final = 256
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """One line: `ok`, `warn` or `FAIL`; `mend` is a command, or what to do."""
-
-    level: str
-    subject: str
-    text: str
-    mend: str = ""
 
 
 def doctor(output: Output = None, config: Config = None) -> None:
@@ -75,6 +66,7 @@ def _examine(config: Path | None) -> Iterator[Finding]:
     yield from _examine_ca(settings, config, now)
     for listener in settings.broker.listeners:
         yield from _examine_listener(listener, settings, config)
+    yield from examine_operations(settings, command(config), now)
     yield from _examine_limits(settings)
     yield from _examine_tpm()
 

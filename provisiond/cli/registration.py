@@ -9,11 +9,14 @@ import typer
 from provisiond.cli.enrolled_records import PAGE, After, Top, Yes, choose_id, collect
 from provisiond.cli.enrollment_flags import Etag
 from provisiond.cli.output import Output, OutputFormat, confirm, note, print_record, print_records
+from provisiond.cli.registration_watch import EXAMPLE as WATCH_EXAMPLE
+from provisiond.cli.registration_watch import watch
 from provisiond.cli.session import Config, open_admin
 from provisiond.model import Registration, RegistrationStatus
 from provisiond.protocols.service_api import registration_to_json
 
 app = typer.Typer(no_args_is_help=True)
+app.command("watch", epilog=WATCH_EXAMPLE)(watch)
 
 _WHAT: Final = "the registration id"
 _COLUMNS: Final = {

@@ -1,6 +1,7 @@
 """`provisiond status`: whether the daemon runs, and what it has done."""
 
 import asyncio
+from collections.abc import Mapping
 from typing import Any, Final
 
 import typer
@@ -9,8 +10,9 @@ from provisiond.cli.exit_codes import ExitCode
 from provisiond.cli.output import Output, print_record, suggest
 from provisiond.cli.reachability import is_listening
 from provisiond.cli.session import Config, command, load
-from provisiond.settings import Settings
+from provisiond.settings import HubSettings, Settings
 from provisiond.store import SqliteStore
+from provisiond.store.audit_trail import AuditTrail
 
 EXAMPLE: Final = "Example: provisiond status -o json"
 
@@ -39,11 +41,25 @@ def status(output: Output = None, config: Config = None) -> None:
 
 
 async def _counts(settings: Settings) -> dict[str, Any]:
-    """Registrations by status and by hub; nothing is written, so that looking is always safe."""
+    """Registrations by status and by hub, hubs, audit; nothing is written, so that looking is always safe."""
     if not settings.database_file.exists():
         return {"registrations": {}, "assignedByHub": {}}
     async with await SqliteStore.open(settings.database_file, read_only=True) as store:
+        observed = await store.hub_observations()
+        trail = AuditTrail(store)
+        head, checkpoint = await trail.head(), await trail.newest_checkpoint()
         return {
             "registrations": await store.count_registrations(),
             "assignedByHub": await store.count_assigned_by_hub(),
+            "hubs": {hub.name: _hub(hub, observed.get(hub.name, {})) for hub in settings.hubs},
+            "audit": {
+                "records": head.seq - head.base_seq,
+                "newest": head.seq,
+                "signedUpTo": checkpoint.seq if checkpoint else None,
+            },
         }
+
+
+def _hub(hub: HubSettings, observed: Mapping[str, Any]) -> dict[str, Any]:
+    healthy = True if hub.type == "embedded" else observed.get("healthy")
+    return {"type": hub.type, "host": hub.host, "healthy": healthy}
