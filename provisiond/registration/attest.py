@@ -176,6 +176,8 @@ class _Attempt:
                 return Unproved(attestation_type=AttestationType.SYMMETRIC_KEY)
             self._verify_answer_by_key([])
         self._spend_the_time_of_a_wrong_key()
+        if self._evidence.unverified_chain and self._evidence.sas_token is None:
+            self._verify_chain(())  # raises: what is wrong with the certificate, or which issuer nobody enrolled
         raise AttestationError(f"no enrollment claims {self.request.claimed_id}", finding="enrollment-unknown")
 
     def _spend_the_time_of_a_wrong_key(self) -> None:

@@ -118,7 +118,7 @@ def test_a_chain_of_a_group_is_judged_as_if_the_device_held_its_key(gateway, tmp
     (tmp_path / "root.pem").write_bytes(root.pem)
     (tmp_path / "leaf.der").write_bytes(leaf.der)
     arguments = ("explain", "--registration-id", "sensor-7", "--certificate-path", tmp_path / "leaf.der")
-    assert "enrollment-unknown" in failed(gateway(*arguments, expect=5).json)
+    assert "ca-not-enrolled" in failed(gateway(*arguments, expect=5).json)
     gateway("enrollment-group", "create", "acme", "--certificate-path", tmp_path / "root.pem")
     body = gateway(*arguments).json
     assert body["assumptions"] == ["the device holds the private key of the certificate"]

@@ -21,6 +21,7 @@ from provisiond.model import (
 )
 from provisiond.registration.attest import AttestationPolicy
 from provisiond.registration.decide import Context, RegistrationPolicy, decide_poll, decide_register
+from tests.attestation.der import as_version_1
 from tests.certificates import make_ca, make_leaf
 from tests.enrollment_factory import PRIMARY_KEY, SECONDARY_KEY, certificates, group, individual
 from tests.fakes_decision import HUBS, NOW, FakeEntropy
@@ -129,6 +130,16 @@ def test_wrong_key_wrong_certificate_and_unknown_id_are_told_apart_only_by_the_o
     assert refusal(wrong_key) == refusal(unknown) == refusal(wrong_certificate) == (401002, "Unauthorized", 401)
     assert len({decision.audit.reason for decision in (wrong_key, unknown, wrong_certificate)}) == 3
     assert unknown.reply.error.tracking_id == unknown.audit.tracking_id == "t-1"
+
+
+def test_the_operator_hears_what_is_wrong_with_a_certificate_that_no_enrollment_knows():
+    issuer = make_ca("Line 4 CA")
+    missing = register(facts(), chain=make_leaf("Dev-1", issuer).chain)
+    assert missing.audit.reason == "no enrollment group has a CA certificate for the issuer CN=Line 4 CA"
+    leaf = make_leaf("Dev-1", issuer)
+    version_1 = register(facts(), chain=(as_version_1(leaf.der, issuer.key),))
+    assert "version 3" in version_1.audit.reason
+    assert refusal(missing) == refusal(version_1) == (401002, "Unauthorized", 401)
 
 
 def test_a_device_that_presents_nothing_is_refused():
