@@ -3,6 +3,25 @@
 import os
 
 import pytest
+import structlog
+from hypothesis import HealthCheck, settings
+
+# A shared machine is slow at times; that says nothing about the code. In CI every run tries the same examples, so that
+# a failure there is one that can be had again.
+settings.register_profile(
+    "provisiond",
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+    derandomize=os.environ.get("CI") == "true",
+)
+settings.load_profile("provisiond")
+
+
+@pytest.fixture(autouse=True)
+def _fresh_log():
+    """What one test configures of the log must not reach the next."""
+    yield
+    structlog.reset_defaults()
 
 
 class NoSkips:

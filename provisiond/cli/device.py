@@ -36,7 +36,11 @@ from provisiond.settings import Settings
 from provisiond.system import SystemClock, SystemEntropy
 
 app = typer.Typer(no_args_is_help=True)
-twin_app = typer.Typer(no_args_is_help=True, help="Tags, desired and reported properties.")
+twin_app = typer.Typer(
+    no_args_is_help=True,
+    help="Tags, desired and reported properties.",
+    epilog="Example: provisiond device twin show sensor-7",
+)
 app.add_typer(twin_app, name="twin")
 
 _COLUMNS: Final = {

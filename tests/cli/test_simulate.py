@@ -184,7 +184,7 @@ async def test_a_missing_emulator_says_how_to_get_it_and_exits_1(monkeypatch):
         (["--attestation", "x509"], "a registration id is needed"),
         (["a/b", "--attestation", "tpm"], "registration id 'a/b' is not"),
         (["dev-1", "--attestation", "symmetricKey", "--print-endorsement-key"], "goes with --attestation tpm"),
-        (["dev-1", "--attestation", "x509", "--protocol", "native"], "does not speak the protocol 'native' yet"),
+        (["dev-1", "--attestation", "x509", "--protocol", "coap"], "coap"),
         (["dev-1", "--attestation", "x509", "--payload", "{"], "--payload is not JSON"),
         (["dev-1", "--attestation", "x509", "--payload", "NaN"], "--payload is not JSON"),
         (["dev-1", "--attestation", "x509", "--plaintext", "--host", "192.0.2.1"], "without TLS"),
