@@ -98,14 +98,14 @@ class EmbeddedBroker(Broker):
                 await listener.bind()
             await super().start()
         except BaseException:
-            await self._close_listeners()
+            self._close_listeners()
             raise
         for listener in self._listeners:
             listener.accept()
 
     async def stop(self, grace_s: float) -> None:
         """Accept nobody, let requests that are being handled finish for `grace_s` seconds, close every connection."""
-        await self._close_listeners()
+        self._close_listeners()
         for client in list(self._door.clients):
             client.finish()
         if self._tasks:
@@ -133,9 +133,9 @@ class EmbeddedBroker(Broker):
         for listener, context in zip(self._listeners, contexts, strict=True):
             listener.context = context
 
-    async def _close_listeners(self) -> None:
+    def _close_listeners(self) -> None:
         for listener in self._listeners:
-            await listener.close()
+            listener.close()
         self._listeners.clear()
 
     async def _session_monitor(self) -> None:

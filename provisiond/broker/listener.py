@@ -17,6 +17,7 @@ from provisiond.broker.connection import READ_BYTES, ClientConnection
 from provisiond.broker.limits import BrokerLimits
 from provisiond.broker.offences import BrokerStatistics, OffenceLog, Reason
 from provisiond.broker.tls import ClientCertificates, load_context
+from provisiond.broker.transport import SocketTransport
 from provisiond.errors import ConfigurationError
 
 BACKLOG: Final = 4096
@@ -197,7 +198,6 @@ class Listener:
         self._offences = offences
         self._loop = asyncio.get_running_loop()
         self._sockets: list[socket.socket] = []
-        self._welcomes: set[asyncio.Task[None]] = set()
         self._resume: asyncio.TimerHandle | None = None
 
     @property
@@ -230,13 +230,12 @@ class Listener:
         for bound in self._sockets:
             self._loop.add_reader(bound.fileno(), self._accept, bound)
 
-    async def close(self) -> None:
-        """Accept nobody any more; who was just accepted is at the door when this returns."""
+    def close(self) -> None:
+        """Accept nobody any more."""
         self._pause()
         for bound in self._sockets:
             bound.close()
         self._sockets.clear()
-        await asyncio.gather(*self._welcomes)
 
     def _pause(self) -> None:
         if self._resume is not None:
@@ -257,9 +256,7 @@ class Listener:
             accepted.setblocking(False)
             remote = (str(address[0]), int(address[1]))
             if self._door.enter(remote[0]):
-                task = self._loop.create_task(self._welcome(accepted, remote), name=f"accept {remote[0]}:{remote[1]}")
-                self._welcomes.add(task)
-                task.add_done_callback(self._welcomes.discard)
+                self._welcome(accepted, remote)
             else:
                 accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
                 accepted.close()
@@ -271,13 +268,13 @@ class Listener:
         self._pause()
         self._resume = self._loop.call_later(_PAUSE_S, self.accept)
 
-    async def _welcome(self, accepted: socket.socket, remote: tuple[str, int]) -> None:
+    def _welcome(self, accepted: socket.socket, remote: tuple[str, int]) -> None:
         client = self._door.connect(self.spec.name, remote, self.context)
         try:
-            await self._loop.connect_accepted_socket(lambda: client, accepted)
-        except OSError:
+            SocketTransport(accepted, client)
+        except OSError as error:  # the kernel watches no more files
             accepted.close()
-            client.connection_lost(None)
+            client.connection_lost(error)
 
 
 def _bind(family: int, address: tuple[Any, ...]) -> socket.socket:
