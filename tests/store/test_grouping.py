@@ -182,3 +182,30 @@ async def test_statistics_count_groups_and_items(calls, groups):
     done.set_result(["a", "b"])
     await asyncio.gather(*tasks)
     assert (calls.statistics.groups, calls.statistics.items, calls.statistics.largest) == (1, 2, 2)
+
+
+async def test_a_crowd_gathers_before_its_next_group_begins(groups):
+    calls = GroupedCalls(groups.start, explain, rest_s=0.05)
+    began_at = asyncio.get_running_loop().time()
+    first = await begin(calls, 1, 2)
+    _, done = await groups.next()
+    done.set_result(["a", "b"])
+    await asyncio.gather(*first)
+    tasks = await begin(calls, 3)
+    await asyncio.sleep(0.01)
+    tasks += await begin(calls, 4)
+    items, done = await groups.next()
+    done.set_result(["c", "d"])
+    assert await asyncio.gather(*tasks) == ["c", "d"]
+    assert items == [3, 4]
+    assert asyncio.get_running_loop().time() - began_at >= 0.05
+
+
+async def test_a_caller_that_is_alone_never_waits_for_company(groups):
+    calls = GroupedCalls(groups.start, explain, rest_s=3600)
+    for item in (1, 2, 3):
+        (task,) = await begin(calls, item)
+        async with asyncio.timeout(5):
+            _, done = await groups.next()
+        done.set_result([item])
+        assert await task == item
