@@ -7,7 +7,10 @@ import os
 
 import pytest
 import structlog
+from hypothesis import given
+from hypothesis import strategies as st
 
+from provisiond import logs
 from provisiond.logs import configure_logs, redact
 
 TOKEN = "SharedAccessSignature sr=0ne0%2Fregistrations%2Fdev&sig=c2VjcmV0LXNpZ25hdHVyZQ%3D%3D&se=1795434455"
@@ -154,3 +157,38 @@ def test_a_stream_that_cannot_be_written_does_not_matter(stream):
     stream.close()
     structlog.get_logger().info("nobody hears this")
     logging.getLogger("other").info("nor this")
+
+
+@given(
+    st.lists(
+        st.sampled_from(
+            [
+                "SharedAccessSignature",
+                "sig",
+                "%3d",
+                "=",
+                "Key",
+                "PASSWORD",
+                "ſecret",
+                "to\u212aen",
+                "-----BEGIN ",
+                "EC ",
+                "PRIVATE KEY-----",
+                '"',
+                "'",
+                ": ",
+                " ",
+                "x",
+                "&",
+                "\u0130",
+                "ß",
+            ]
+        ),
+        max_size=8,
+    ).map("".join)
+)
+def test_the_quick_look_for_secrets_misses_none_that_a_pattern_would_find(text):
+    slowly = text
+    for pattern, replacement in logs._SECRET_TEXTS:
+        slowly = pattern.sub(replacement, slowly)
+    assert redact(text) == slowly

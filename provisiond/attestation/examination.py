@@ -38,6 +38,9 @@ def examine(trace: Trace, name: str, check: Callable[[], str], clause: str = "")
     Raises:
         AttestationError: the check's own.
     """
-    with recording_failure(trace, name, clause):
+    try:
         finding = check()
+    except AttestationError as error:
+        trace.failed(name, str(error), error.clause or clause)
+        raise
     trace.passed(name, finding, clause)

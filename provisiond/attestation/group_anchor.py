@@ -103,14 +103,14 @@ def find_decisive(
         path: the verified path to the nearest of them.
         now: the time to judge at.
     """
+    nearest = _owner_of(path, anchors)
     disabled = [anchor for anchor in anchors if not anchor.group.enabled]
+    if not disabled:
+        return nearest
     authorities = [authority_of(certificate) for certificate in path[1:]]
     met = [anchor for anchor in disabled if authority_of(anchor.certificate) in authorities]
     if met:
         return min(met, key=lambda anchor: authorities.index(authority_of(anchor.certificate)))
-    nearest = _owner_of(path, anchors)
-    if not disabled:
-        return nearest
     disabled_der = [anchor.certificate_der for anchor in disabled]
     try:
         other = build_path(leaf, unverified_issuers, disabled_der, now, max_authorities=len(path) - 1)

@@ -235,7 +235,7 @@ def _parse_register(connection: Connection, payload: bytes) -> RegisterRequest:
     tpm, answer = _parse_tpm(body), _parse_authorization(body)
     return RegisterRequest(
         claimed_id=connection.claimed_id,
-        evidence=replace(_evidence(connection), tpm=tpm),
+        evidence=_evidence(connection, tpm),
         payload=body.get("payload"),
         protocol=Role.DPS,
         octets=payload,
@@ -306,9 +306,9 @@ def _parse_poll(connection: Connection, parameters: dict[str, list[str]]) -> Pol
     return PollRequest(claimed_id=connection.claimed_id, evidence=_evidence(connection), operation_id=operation_ids[0])
 
 
-def _evidence(connection: Connection) -> Evidence:
+def _evidence(connection: Connection, tpm: TpmEvidence | None = None) -> Evidence:
     return Evidence(
-        unverified_chain=connection.unverified_chain, sas_token=connection.sas_token, possession=Possession.TLS
+        unverified_chain=connection.unverified_chain, sas_token=connection.sas_token, tpm=tpm, possession=Possession.TLS
     )
 
 
