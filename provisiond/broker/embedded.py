@@ -25,6 +25,7 @@ from provisiond.broker.listener import Door, Listener, ListenerSpec
 from provisiond.broker.offences import BrokerStatistics, OffenceLog, Reason, quote
 from provisiond.broker.packets import ConnectRequest, ProtocolViolation
 from provisiond.broker.session import DeviceSession
+from provisiond.broker.siblings import Siblings
 from provisiond.errors import ConfigurationError, ConnectRefused
 from provisiond.model import ConnectAttempt, Connection, Message, Role
 from provisiond.ports import Gatekeeper
@@ -82,6 +83,7 @@ class EmbeddedBroker(Broker):
         # Not a TaskGroup: one client's fault must never cancel the others.
         self._tasks: set[asyncio.Task[None]] = set()
         self._holders: dict[tuple[Role, str], str] = {}
+        self._siblings = Siblings()
 
     # --- life ---------------------------------------------------------------------------------------------------------
 
@@ -218,6 +220,7 @@ class EmbeddedBroker(Broker):
             limits=self._limits,
             offences=self._offences,
             keep_alive_s=request.keep_alive_s,
+            siblings=self._siblings,
         )
         self._enter(connection, session, handler)
         try:
@@ -266,9 +269,11 @@ class EmbeddedBroker(Broker):
                 older.disconnect(Reason.TAKEN_OVER, f"{quote(connection.claimed_id.text)} connected again")
             self._holders[holder] = connection.connection_id
         self._sessions[connection.connection_id] = (session, handler)
+        self._siblings.enter(connection, handler)
 
     def _leave(self, connection: Connection) -> None:
         del self._sessions[connection.connection_id]
+        self._siblings.leave(connection)
         holder = (connection.role, connection.claimed_id.key)
         if self._holders.get(holder) == connection.connection_id:
             del self._holders[holder]

@@ -15,8 +15,10 @@ from provisiond.broker.limits import BrokerLimits
 from provisiond.broker.offences import OffenceLog, Reason, quote
 from provisiond.broker.packets import ProtocolViolation
 from provisiond.broker.session import DeviceSession
+from provisiond.broker.siblings import Siblings
 from provisiond.model import Connection, Message, Role
 from provisiond.ports import Gatekeeper
+from provisiond.protocols.topic_filters import matches
 
 _TURN_PACKETS: Final = 16
 """Packets served at one go while others wait; about a millisecond."""
@@ -41,6 +43,7 @@ class DeviceHandler(BrokerProtocolHandler):
         limits: how much it may ask.
         offences: where its end is reported.
         keep_alive_s: from its CONNECT.
+        siblings: its other connections, which may listen to its replies.
     """
 
     session: DeviceSession
@@ -55,12 +58,14 @@ class DeviceHandler(BrokerProtocolHandler):
         limits: BrokerLimits,
         offences: OffenceLog,
         keep_alive_s: int,
+        siblings: Siblings | None = None,
     ) -> None:
         # amqtt's __init__ makes two queues, an event, a lock and four tables of futures; nothing here uses them.
         self.connection = connection
         self.session = session
         self.reader = self.writer = self._client = client
         self._gatekeeper = gatekeeper
+        self._siblings = siblings
         self._limits = limits
         self._offences = offences
         # The server waits one and a half keep-alive periods (MQTT-3.1.2-24); 0 means no keep-alive, bounded here.
@@ -119,6 +124,8 @@ class DeviceHandler(BrokerProtocolHandler):
         finally:
             self._is_busy = False
             self._asked_at = asyncio.get_running_loop().time()
+        if reply is not None and self._siblings is not None:
+            self._siblings.tell(self.connection, reply)
         # One write for both; the acknowledgement first, for the C# SDK takes them in no other order.
         data = packets.encode_puback(publication.packet_id) if publication.packet_id else b""
         if reply is not None:
@@ -191,6 +198,12 @@ class DeviceHandler(BrokerProtocolHandler):
             return False
         self._client.write(self._encode(message))
         return True
+
+    def overhear(self, message: Message) -> bool:
+        """`deliver`, when this client has subscribed to it."""
+        if not any(matches(topic_filter, message.topic) for topic_filter in self._granted):
+            return False
+        return self.deliver(message)
 
     def deliver_awaited(self, message: Message) -> "asyncio.Future[bool] | None":
         """`deliver`; the future says whether it was acknowledged (at QoS 0, written) or the connection ended first.

@@ -32,6 +32,7 @@ class Edge:
             broker.statistics.connections
             or broker._sessions
             or broker._holders
+            or len(broker._siblings)
             or broker._tasks
             or broker._door.clients
             or broker._door._by_address
