@@ -16,6 +16,7 @@ from provisiond.broker.external import ExternalBroker
 from provisiond.edge import make_edge
 from provisiond.errors import ConfigurationError, CorruptRecord, StoreUnavailable
 from provisiond.front import Front
+from provisiond.hub_observers import HubLogObserver, HubMetrics, HubObservers
 from provisiond.hubs.audience import Audience, EventObserver
 from provisiond.hubs.directory import ConfiguredHubs
 from provisiond.hubs.embedded import EmbeddedHub
@@ -25,6 +26,7 @@ from provisiond.logs import configure_logs
 from provisiond.metrics import Metrics, MetricsServer, StateMetrics
 from provisiond.model import JSONValue
 from provisiond.observer import LogObserver, Observers
+from provisiond.outbox import HubWork
 from provisiond.pipeline import Pipeline, ServicePolicy
 from provisiond.ports import FactsQuery
 from provisiond.protocols.timestamps import format_timestamp
@@ -121,6 +123,7 @@ class Daemon:
             settings = self._reload()
             policy = service_policy(settings)
             self._broker.reload_certificates()
+            self._work.reload(settings)
         except (ConfigurationError, OSError) as error:
             self._log.error("reload failed; the old configuration stays in force", reason=str(error))
             return
@@ -139,6 +142,9 @@ class Daemon:
         _raise_file_limit(settings.broker.limits.max_connections)
         settings.service.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._store = await resources.enter_async_context(await SqliteStore.open(settings.database_file))
+        watching = HubObservers(HubLogObserver(), HubMetrics(self._metrics.registry))
+        work = HubWork(settings, store=self._store, hubs=self._hubs, observer=watching)
+        self._work = await resources.enter_async_context(work)
         self._pipeline = Pipeline(
             store=self._store,
             hubs=self._hubs,
@@ -147,6 +153,8 @@ class Daemon:
             observer=Observers([self._observer, self._events]),
             policy=service_policy(settings),
             time_stage=self._metrics.time_stage,
+            outbox=self._work.assigner,
+            allocator=self._work.allocator,
         )
         await self._warn_of_tpm_groups()
         await self._keep_audit(resources)
@@ -297,6 +305,7 @@ def service_policy(settings: Settings) -> ServicePolicy:
             retry_after_s=round(registration.retry_after_s),
             default_allocation=registration.default_allocation,
             default_reprovision=registration.reprovision_policy,
+            retire_after_s=registration.retire_after_s,
         ),
         reply=registration.reply,
         requests_per_min=settings.broker.limits.requests_per_min,

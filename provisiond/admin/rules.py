@@ -28,6 +28,7 @@ from provisiond.model import (
     TpmMaterial,
     X509Material,
 )
+from provisiond.protocols.webhook_url import check_webhook_url
 
 KEY_MIN_SIZE_BYTES: Final = 16
 KEY_MAX_SIZE_BYTES: Final = 64
@@ -173,7 +174,14 @@ def _check_allocation(enrollment: Enrollment, hubs: Sequence[Hub]) -> None:
         case AllocationPolicy.STATIC if len(enrollment.iot_hubs) != 1:
             raise InvalidArgument("allocation policy static needs exactly one hub; name it with --iot-hubs")
         case AllocationPolicy.CUSTOM:
-            raise InvalidArgument("allocation policy custom is not in this version; use hashed or static")
+            _check_webhook(enrollment.custom_allocation or {})
+
+
+def _check_webhook(definition: Mapping[str, Any]) -> None:
+    url = str(definition.get("webhookUrl") or "")
+    if not url:
+        raise InvalidArgument("allocation policy custom needs a webhook; give its URL")
+    check_webhook_url(url)
 
 
 def _check_twin(twin: InitialTwin) -> None:

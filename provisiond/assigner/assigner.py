@@ -43,19 +43,29 @@ class Assigner:
         self._workers: dict[str, HubWorker] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._group: asyncio.TaskGroup | None = None
+        self._wanted: dict[str, HubConnector] = {}
+        self._changed = asyncio.Event()
 
     async def run(self, connectors: Mapping[str, HubConnector]) -> None:
-        """Work on these hubs, by name, and those that `replace` brings, until cancelled."""
+        """Work on these hubs, by name, and those that `adopt` brings, until cancelled."""
         async with asyncio.TaskGroup() as group:
             self._group = group
-            await self.replace(connectors)
+            self._wanted = dict(connectors)
             group.create_task(self._count_for_ever(), name="hub census")
+            while True:
+                self._changed.clear()
+                await self._replace(self._wanted)
+                await self._changed.wait()
 
-    async def replace(self, connectors: Mapping[str, HubConnector]) -> None:
+    def adopt(self, connectors: Mapping[str, HubConnector]) -> None:
         """Work on these hubs from now on; a hub whose connector is the same one goes on undisturbed.
 
         The connectors that are gone are closed.
         """
+        self._wanted = dict(connectors)
+        self._changed.set()
+
+    async def _replace(self, connectors: Mapping[str, HubConnector]) -> None:
         for name, worker in list(self._workers.items()):
             if connectors.get(name) is not worker.connector:
                 await self._end(name)

@@ -1,14 +1,7 @@
-"""MQTT connections of our own to hubs: as an administrator, and as a device would.
+"""MQTT connections of our own to hubs: as an administrator, and as a device would."""
 
-aiomqtt waits without end in places, and leaves the socket of a failed attempt to the garbage collector; both are mended
-here. TCP_NODELAY always: without it a round trip takes 40 ms and more.
-"""
-
-import asyncio
-import contextlib
 import logging
 import math
-import socket
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -21,14 +14,13 @@ import aiomqtt
 from aiomqtt.exceptions import MqttConnectError
 
 from provisiond.errors import ConfigurationError, HubUnauthorized, HubUnavailable
+from provisiond.mqtt_client import SOCKET_OPTIONS, Client, ClosingSocket
 
 _LOGGER: Final = logging.getLogger("provisiond.hubs.mqtt")
 _LOGGER.addHandler(logging.NullHandler())  # aiomqtt logs what is also raised
-_SOCKET_OPTIONS: Final = [(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)]
 _KEEP_ALIVE_S: Final = 30
 _CONNECT_DEADLINE_S: Final = 5.0
 """For TCP, TLS and CONNACK each: a hub that takes longer is as good as down."""
-_DISCONNECT_DEADLINE_S: Final = 2.0
 _QUEUED_MAX: Final = 1000
 """Replies to other administrators that come while we are not listening; beyond it the newest are dropped."""
 _PORTS: Final = {"mqtt": 1883, "mqtts": 8883}
@@ -85,45 +77,12 @@ class MqttEndpoint:
         except (ssl.SSLError, OSError) as error:
             raise HubUnavailable(f"the TLS files for {self.url} cannot be used: {error}") from error
         context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.sslsocket_class = _ClosingSocket
+        context.sslsocket_class = ClosingSocket
         return context
 
 
-class _ClosingSocket(ssl.SSLSocket):
-    """Closes itself when the handshake fails: paho drops such a socket without closing it."""
-
-    def do_handshake(self, block: bool = False) -> None:
-        try:
-            super().do_handshake(block)
-        except BaseException:
-            self.close()
-            raise
-
-
-class MqttClient(aiomqtt.Client):
-    """An aiomqtt client that can be let go of in any state, and notices at once when it is turned away."""
-
-    def limit_connecting(self, deadline_s: float) -> None:
-        """Bound TCP connect and TLS handshake, which run in a thread."""
-        self._client.connect_timeout = deadline_s
-
-    def _on_disconnect(self, *arguments: Any) -> None:
-        """Aiomqtt passes over a connection that ends before its CONNACK, and waits for that in vain."""
-        if self._connected.done():
-            super()._on_disconnect(*arguments)
-        else:
-            self._connected.set_exception(aiomqtt.MqttError("the hub closed the connection"))
-
-    def drop(self, connecting: "asyncio.Task[Any]") -> None:
-        """Close the socket once the attempt is over, whether it succeeded, failed or was given up."""
-        if not connecting.cancelled():
-            connecting.exception()  # seen, so that the loop does not report it as unretrieved
-        self._client._sock_close()  # noqa: SLF001 - paho has no public way to end an attempt that was not acknowledged
-
-    def forget_disconnection(self) -> None:
-        """Mark the reason of a lost connection as seen, so that the loop does not report it as unretrieved."""
-        if self._disconnected.done() and not self._disconnected.cancelled():
-            self._disconnected.exception()
+class MqttClient(Client):
+    """A client that can forget what has come while nobody listened."""
 
     def drain(self) -> None:
         """Forget the messages that have come while nobody listened."""
@@ -151,33 +110,25 @@ async def connect(endpoint: MqttEndpoint, *, client_id: str) -> AsyncIterator[Mq
         keepalive=_KEEP_ALIVE_S,
         timeout=_CONNECT_DEADLINE_S,
         tls_context=endpoint.tls_context(),
-        socket_options=_SOCKET_OPTIONS,
+        socket_options=SOCKET_OPTIONS,
         max_queued_incoming_messages=_QUEUED_MAX,
         logger=_LOGGER,
     )
-    client.limit_connecting(_CONNECT_DEADLINE_S)
-    await _connect(client, f"{host}:{port}")
+    await _open(client, f"{host}:{port}")
     client.timeout = math.inf  # the caller's deadlines are what counts from here on
     try:
         yield client
     finally:
-        await _disconnect(client)
+        await client.close()
 
 
-async def _connect(client: MqttClient, where: str) -> None:
-    # aiomqtt connects in a thread, which cannot be cancelled. The attempt is a task of its own, so that whoever stops
-    # waiting for it leaves behind what ends soon (every step of it has a deadline) and then closes its socket.
-    connecting = asyncio.create_task(client.__aenter__(), name=f"hub connect {where}")
+async def _open(client: MqttClient, where: str) -> None:
     try:
-        async with asyncio.timeout(_CONNECT_DEADLINE_S):
-            await asyncio.shield(connecting)
-    except BaseException as error:
-        connecting.add_done_callback(client.drop)
-        if isinstance(error, MqttConnectError):
-            raise _connack_error(error, where) from error
-        if isinstance(error, (aiomqtt.MqttError, OSError)):
-            raise HubUnavailable(f"cannot connect to {where}: {error or 'no answer'}") from error
-        raise
+        await client.open(deadline_s=_CONNECT_DEADLINE_S)
+    except MqttConnectError as error:
+        raise _connack_error(error, where) from error
+    except (aiomqtt.MqttError, OSError) as error:
+        raise HubUnavailable(f"cannot connect to {where}: {error or 'no answer'}") from error
 
 
 def _connack_error(error: MqttConnectError, where: str) -> HubUnavailable | HubUnauthorized:
@@ -186,10 +137,3 @@ def _connack_error(error: MqttConnectError, where: str) -> HubUnavailable | HubU
     if return_code in _NOT_AUTHORISED:
         return HubUnauthorized(f"{where} refused the connection (CONNACK {return_code})")
     return HubUnavailable(f"{where} does not take connections now (CONNACK {return_code})")
-
-
-async def _disconnect(client: MqttClient) -> None:
-    with contextlib.suppress(aiomqtt.MqttError, TimeoutError):
-        async with asyncio.timeout(_DISCONNECT_DEADLINE_S):
-            await client.__aexit__(None, None, None)
-    client.forget_disconnection()

@@ -3,11 +3,11 @@
 Precedence: flags, environment `PROVISIOND_SECTION__KEY`, `$CREDENTIALS_DIRECTORY/section.key`, TOML, defaults.
 """
 
+from provisiond.settings.hubs import HubSettings
 from provisiond.settings.loading import LoadedSettings, load_settings
 from provisiond.settings.schema import (
     Attestation,
     Broker,
-    HubSettings,
     Limits,
     Listener,
     Log,

@@ -7,7 +7,8 @@ from typing import Any, Final
 
 from pydantic import BaseModel
 
-from provisiond.settings.schema import HubSettings, Listener, Settings
+from provisiond.settings.hubs import HubSettings
+from provisiond.settings.schema import Listener, Settings
 from provisiond.settings.sources import FIRST_LINE, LAST_LINE
 
 _WIDTH: Final = 100
@@ -28,6 +29,28 @@ _TLS_LISTENER: Final = """\
 # cert_file = "tls/server.crt"
 # key_file = "tls/server.key"
 # client_certs = "optional"
+"""
+
+
+_OTHER_HUBS: Final = """\
+# Hubs of other types; docs/hub-connectors.md tells their options:
+# [[hubs]]
+# name = "line-2"
+# type = "mosquitto"
+# host = "mosquitto.local"
+# [hubs.options]
+# admin_url = "mqtts://mosquitto.local:8883"
+# username = "admin"
+# password_file = "mosquitto-admin.password"
+# ca_file = "ca/root.crt"
+#
+# [[hubs]]
+# name = "other"
+# type = "webhook"
+# host = "hub.example"
+# [hubs.options]
+# url = "https://hub.example/provisioning"
+# secret_file = "webhook.secret"
 """
 
 
@@ -76,12 +99,12 @@ def _repeated(item: type[BaseModel], values: list[dict[str, Any]], path: tuple[s
             for name, field in item.model_fields.items()
         ]
         yield _comment([_first_paragraph(item)]) + f"[[{'.'.join(path)}]]\n" + "".join(lines)
-    if item is Listener:
-        yield _TLS_LISTENER
+    yield _TLS_LISTENER if item is Listener else _OTHER_HUBS
 
 
 def _setting(key: str, value: Any, description: str) -> str:
-    line = f"{key} = {to_toml(value)}" if value is not None else f'# {key} = ""'
+    missing = {None: '""', "{}": "{}"}.get(None if value is None else str(value))
+    line = f"{key} = {to_toml(value)}" if missing is None else f"# {key} = {missing}"
     return _comment(textwrap.wrap(description, _WIDTH)) + line + "\n"
 
 

@@ -12,8 +12,9 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from provisiond.enrollment.reprovision import POLICIES
 from provisiond.model import AllocationPolicy, AttestationType, Hub, ReprovisionPolicy
-from provisiond.settings.addresses import SocketAddress, check_host_and_port, parse_bind
+from provisiond.settings.addresses import SocketAddress, parse_bind
 from provisiond.settings.external import External
+from provisiond.settings.hubs import HubSettings
 from provisiond.settings.section import FilePath, Section
 from provisiond.settings.units import Bytes, Seconds, duration_within, size_within
 
@@ -304,6 +305,15 @@ class RegistrationSettings(Section):
         default="reprovisionandmigratedata",
         description="What happens when an assigned device registers again, where an enrollment does not say.",
     )
+    retire_after_s: Annotated[Seconds, duration_within("0s", "30d")] = Field(
+        default=3600.0,
+        description="How long a device that was moved may still connect to the hub that it left: one that crashed "
+        "before it heard of the move must not be locked out.",
+    )
+    webhook_ca_file: FilePath | None = Field(
+        default=None,
+        description="PEM certificates that webhooks of custom allocations must chain to; without it the system's.",
+    )
     unknown: Literal["reject"] = Field(
         default="reject",
         description='What happens to devices that nobody enrolled: "reject".',
@@ -327,21 +337,6 @@ class RegistrationSettings(Section):
     def reprovision_policy(self) -> ReprovisionPolicy:
         """`reprovision`, as the decision takes it."""
         return POLICIES[self.reprovision]
-
-
-class HubSettings(Section):
-    """A hub that devices are assigned to."""
-
-    name: Name = Field(description="Unique name; enrollments and the command line use it.")
-    type: Literal["embedded"] = Field(default="embedded", description='"embedded": provisiond itself is the hub.')
-    host: Annotated[str, AfterValidator(check_host_and_port)] = Field(
-        description="What devices are told to connect to; unique."
-    )
-    weight: Annotated[int, Field(ge=1, le=1000)] = Field(default=1, description="Share of new devices, 1 to 1000.")
-
-    def to_hub(self) -> Hub:
-        """The hub as decisions see it."""
-        return Hub(name=self.name, host=self.host, type=self.type, weight=self.weight)
 
 
 class Log(Section):

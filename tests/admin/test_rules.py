@@ -92,8 +92,27 @@ def test_static_allocation_needs_exactly_one_hub():
         assert "exactly one hub" in refusal(individual("a", allocation_policy=AllocationPolicy.STATIC, iot_hubs=hubs))
 
 
-def test_custom_allocation_is_not_there_yet():
-    assert "not in this version" in refusal(individual("a", allocation_policy=AllocationPolicy.CUSTOM))
+@pytest.mark.parametrize(
+    ("definition", "message"),
+    [
+        (None, "needs a webhook"),
+        ({"webhookUrl": ""}, "needs a webhook"),
+        ({"webhookUrl": "http://allocate.example/"}, "not encrypted"),
+        ({"webhookUrl": "https://user:password@allocate.example/"}, "would end up in logs"),
+        ({"webhookUrl": "allocate"}, "not a URL"),
+    ],
+)
+def test_custom_allocation_needs_a_webhook_that_may_be_told_about_devices(definition, message):
+    custom = individual("a", allocation_policy=AllocationPolicy.CUSTOM, custom_allocation=definition)
+    assert message in refusal(custom)
+
+
+@pytest.mark.parametrize(
+    "url", ["https://allocate.example/hub?code=x", "http://127.0.0.1:7071/api", "http://localhost/"]
+)
+def test_custom_allocation_by_a_webhook_is_enrolled(url):
+    definition = {"webhookUrl": url, "apiVersion": "2021-10-01"}
+    check(individual("a", allocation_policy=AllocationPolicy.CUSTOM, custom_allocation=definition))
 
 
 def test_an_initial_twin_has_a_limit():

@@ -133,10 +133,10 @@ async def test_a_hub_that_is_down_leaves_its_devices_waiting_and_gets_them_when_
 async def test_a_hub_that_does_not_take_our_credentials_is_said_so_at_once(store, log):
     hub = FakeHub(fault=HubUnauthorized("CONNACK 5"))
     async with working(store, log, a=hub):
-        await log.until(lambda: log.states)
+        await hub.until(lambda: hub.count("probe") == 2)  # the second comes after what was seen was written down
+        assert (await store.hub_observations())["a"]["state"] == "unauthorized"
     assert log.states[0] == ("a", "unauthorized", "CONNACK 5")
     assert not log.views["a"].healthy
-    assert (await store.hub_observations())["a"]["state"] == "unauthorized"
 
 
 async def test_a_hub_that_answers_late_twice_has_the_device_once(store, log):
@@ -318,7 +318,7 @@ async def test_hubs_that_are_gone_are_let_go_of_and_new_ones_begin(store, log):
     old, kept, new = FakeHub(), FakeHub(), FakeHub()
     async with working(store, log, a=old, b=kept) as assigner:
         await kept.until(lambda: kept.calls)
-        await assigner.replace({"b": kept, "c": new})
+        assigner.adopt({"b": kept, "c": new})
         await new.until(lambda: new.calls)
         assert (old.closed, kept.closed) == (True, False)
 
