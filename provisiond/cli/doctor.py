@@ -1,6 +1,7 @@
 """`provisiond doctor`: what is wrong, and the command that mends it."""
 
 import asyncio
+import contextlib
 import resource
 import shutil
 import stat
@@ -22,6 +23,7 @@ from provisiond.errors import AdminError, ConfigurationError, StoreError
 from provisiond.local_ca import load_root_certificate
 from provisiond.settings import Listener, Settings
 from provisiond.settings.files import check_files
+from provisiond.settings.trust import load_tpm_policy
 from provisiond.store import SqliteStore
 from provisiond.system import SystemClock
 
@@ -68,7 +70,7 @@ def _examine(config: Path | None) -> Iterator[Finding]:
         yield from _examine_listener(listener, settings, config)
     yield from examine_operations(settings, command(config), now)
     yield from _examine_limits(settings)
-    yield from _examine_tpm()
+    yield from _examine_tpm(settings)
 
 
 def _examine_clock(now: datetime) -> Iterator[Finding]:
@@ -197,7 +199,13 @@ def _examine_limits(settings: Settings) -> Iterator[Finding]:
         yield Finding(level="ok", subject="limits", text="open files suffice for max_connections")
 
 
-def _examine_tpm() -> Iterator[Finding]:
+def _examine_tpm(settings: Settings) -> Iterator[Finding]:
+    directory = settings.attestation.tpm.ek_roots_dir
+    with contextlib.suppress(ConfigurationError):  # the files were looked at before
+        count = len(load_tpm_policy(settings.attestation.tpm).anchors)
+        nobody = "no certificate of a TPM maker: TPM enrollment groups let nobody in"
+        trusted = f"{count} certificates of TPM makers are trusted" if count else nobody
+        yield Finding(level="ok", subject="tpm", text=f"{directory}: {trusted}")
     found = shutil.which("swtpm")
     text = f"swtpm: {found}" if found else "no swtpm; only simulated TPM devices need it (apt-get install swtpm)"
     yield Finding(level="ok", subject="tpm", text=text)

@@ -80,7 +80,8 @@ def simulate_device(
     user_name: UserName = None,
     password_file: PasswordFile = None,
     certificate_path: Annotated[
-        Path | None, typer.Option("--certificate-path", help="x509: PEM chain, leaf first.")
+        Path | None,
+        typer.Option("--certificate-path", help="x509: PEM chain, leaf first. tpm: issuers of its certificate."),
     ] = None,
     key_path: Annotated[Path | None, typer.Option("--key-path", help="x509: PEM private key.")] = None,
     key_file: Annotated[Path | None, typer.Option("--key-file", help="symmetricKey: base64 key of the device.")] = None,

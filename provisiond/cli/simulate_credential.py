@@ -7,13 +7,15 @@ from pathlib import Path
 
 import typer
 
+from provisiond.attestation.ek_anchor import read_anchor_file
 from provisiond.cli.output import note
 from provisiond.device.credentials import Credential, SymmetricKeyCredential, TpmCredential, X509Credential, read_key
+from provisiond.device.errors import CredentialError
 from provisiond.device.issuing import IssuingAuthority, keep_self_signed
 from provisiond.device.simulator import SimulatedDevice
 from provisiond.device.swtpm import run_emulator
 from provisiond.device.tpm_device import KeyAlgorithm, TpmDevice, open_tpm
-from provisiond.errors import MalformedRequest
+from provisiond.errors import AttestationError, MalformedRequest
 from provisiond.model import AttestationType, RegistrationId
 
 
@@ -43,7 +45,8 @@ async def open_device(flags: DeviceFlags) -> AsyncIterator[SimulatedDevice]:
     if flags.attestation is AttestationType.TPM:
         async with open_device_tpm(flags) as tpm:
             registration_id = flags.registration_id or await tpm.registration_id()
-            yield SimulatedDevice(registration_id=registration_id, credential=TpmCredential(device=tpm))
+            credential = TpmCredential(device=tpm, ek_chain=_read_issuers(flags.certificate_path))
+            yield SimulatedDevice(registration_id=registration_id, credential=credential)
         return
     if flags.registration_id is None:
         raise typer.BadParameter("a registration id is needed (only a TPM can do without)")
@@ -69,6 +72,18 @@ async def open_device_tpm(flags: DeviceFlags) -> AsyncIterator[TpmDevice]:
         open_tpm(f"socket:{socket_path}", algorithm=flags.tpm_algorithm) as device,
     ):
         yield device
+
+
+def _read_issuers(path: Path | None) -> tuple[bytes, ...]:
+    """What is between a TPM and its maker's root, DER as it stands."""
+    if path is None:
+        return ()
+    try:
+        return read_anchor_file(path.read_bytes())
+    except OSError as error:
+        raise CredentialError(f"cannot read {path}: {error.strerror}") from error
+    except AttestationError as error:
+        raise CredentialError(f"{path}: not the certificates of a TPM maker: {error}") from error
 
 
 def _file_credential(flags: DeviceFlags, registration_id: str) -> Credential:
