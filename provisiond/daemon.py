@@ -4,8 +4,9 @@ import asyncio
 import contextlib
 import resource
 import signal
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
+from functools import partial
 from importlib.metadata import version
 from typing import Final, Self
 
@@ -41,6 +42,7 @@ from provisiond.store.audit_trail import AuditTrail
 from provisiond.store.checkpoints import CheckpointSigner
 from provisiond.store.sqlite import SqliteStore
 from provisiond.system import SystemClock, SystemEntropy, background, notify_service_manager
+from provisiond.watchdog import Watchdog, ping_listener, watchdog_period_s
 
 _STOP_GRACE_S: Final = 8.0
 """What a stop gives requests in progress: a service manager waits 10 s before it kills."""
@@ -177,6 +179,26 @@ class Daemon:
             **{f"listener_{name}": f"{host}:{port}" for name, (host, port) in self.addresses.items()},
         )
         notify_service_manager("READY=1")
+        await self._feed_watchdog(resources)
+
+    async def _feed_watchdog(self, resources: contextlib.AsyncExitStack) -> None:
+        period_s = watchdog_period_s()
+        if period_s is None:
+            return
+        checks: dict[str, Callable[[], Awaitable[object]]] = {"store": self._store.count_registrations}
+        for listener in self._settings.broker.listeners:
+            if listener.name in self.addresses:  # none of them when the broker is the site's
+                host, port = self.addresses[listener.name]
+                checks[f"listener {listener.name}"] = partial(
+                    ping_listener, host, port, tls=listener.tls, id_scope=self._settings.service.id_scope
+                )
+        watchdog = Watchdog(
+            period_s,
+            checks=checks,
+            notify=notify_service_manager,
+            report=lambda reason: self._log.error("the watchdog was not fed", reason=reason),
+        )
+        await resources.enter_async_context(background(watchdog.run(), name="watchdog"))
 
     async def _open_hub(self, resources: contextlib.AsyncExitStack) -> Front:
         """The embedded hub and the operators' desk, with the pipeline behind one door."""

@@ -92,7 +92,7 @@ class StateMetrics:
             return Gauge(f"provisiond_{name}", documentation, labels, registry=registry)
 
         self.registrations = gauge("registrations", "Registration records by status.", "status")
-        self.hub_devices = gauge("hub_devices", "Devices assigned to a hub, or being assigned.", "hub")
+        self.hub_assigned = gauge("hub_assigned", "Devices assigned to a hub, or being assigned.", "hub")
         self.hub_healthy = gauge("hub_healthy", "1 when the hub answered when it was last asked.", "hub")
         self.hub_latency_ms = gauge("hub_latency_milliseconds", "Smoothed round trip to the hub.", "hub")
         self.certificate_expiry_days = gauge(

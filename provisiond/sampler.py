@@ -69,7 +69,7 @@ class Sampler:
         for status, total in (await self._store.count_registrations()).items():
             metrics.registrations.labels(status).set(total)
         for hub, total in (await self._store.count_assigned_by_hub()).items():
-            metrics.hub_devices.labels(hub).set(total)
+            metrics.hub_assigned.labels(hub).set(total)
         trail = AuditTrail(self._store)
         head, checkpoint = await trail.head(), await trail.newest_checkpoint()
         metrics.audit_records.set(head.seq)

@@ -8,6 +8,7 @@ import pytest
 import yaml
 from prometheus_client import generate_latest
 
+from provisiond.hub_observers import HubMetrics
 from provisiond.metrics import Metrics, StateMetrics
 from provisiond.model import Connection, Decision, Outcome, RegistrationId, Reply, Role
 from provisiond.ports import Write
@@ -30,6 +31,7 @@ def metrics():
     metrics = Metrics()
     metrics.gauge("provisiond_connections", "As the daemon has it.", lambda: 3.0)
     StateMetrics(metrics.registry)
+    HubMetrics(metrics.registry)
     return metrics
 
 
@@ -89,7 +91,7 @@ async def test_the_sampler_looks_at_store_hubs_certificates_and_disk(tmp_path):
         )
         await sampler.look()
     assert value(metrics, "provisiond_registrations", status="assigned") == 1
-    assert value(metrics, "provisiond_hub_devices", hub="local") == 1
+    assert value(metrics, "provisiond_hub_assigned", hub="local") == 1
     assert value(metrics, "provisiond_hub_healthy", hub="two") == 1
     assert value(metrics, "provisiond_audit_records") == value(metrics, "provisiond_audit_unsigned_records") >= 1
     assert value(metrics, "provisiond_state_free_bytes") > 0
