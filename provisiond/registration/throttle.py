@@ -18,8 +18,9 @@ from provisiond.errors import Throttled
 KEYS_MAX: Final = 20_000
 """Twice the default number of connections; 200 octets each. Who is forgotten begins anew, which harms nobody."""
 
-CONCURRENT_MAX: Final = 8
-"""Requests of one device at once. It needs one; a retry may overtake the first, and a slow hub takes seconds."""
+CONCURRENT_MAX: Final = 100
+"""Requests of one device at once. It needs one, and its retries may overtake each other while a hub is slow; a hundred
+cost 100 KiB and end in one row, and bound whoever is allowed more than so many a minute."""
 
 FREE_FAILURES: Final = 100
 """Wrong proofs in a row before a pause is asked for. No number of guesses finds a key of 128 bits: the pause spares the

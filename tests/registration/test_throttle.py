@@ -72,13 +72,13 @@ def test_only_the_first_refusal_of_a_flood_is_news():
 
 
 def test_a_device_may_have_only_so_many_requests_in_progress():
-    throttle = Throttle()
-    running = [throttle.admitted(DEVICE, requests_per_min=60, now_s=0.0) for _ in range(CONCURRENT_MAX)]
+    throttle, per_min = Throttle(), 2 * CONCURRENT_MAX
+    running = [throttle.admitted(DEVICE, requests_per_min=per_min, now_s=0.0) for _ in range(CONCURRENT_MAX)]
     for request in running:
         request.__enter__()
-    refused(throttle)
+    refused(throttle, per_min=per_min)
     running[0].__exit__(None, None, None)
-    ask(throttle)
+    ask(throttle, per_min=per_min)
 
 
 def test_wrong_proofs_are_free_at_first_then_double_the_pause_up_to_a_minute():
