@@ -22,6 +22,7 @@ _NOUNS: Final = {
     "enrollment": "Individual enrollments: one device each.",
     "enrollment-group": "Enrollment groups: every device that a CA or a key vouches for.",
     "registration": "What became of the devices.",
+    "hub": "The hubs that devices are assigned to: health, share, draining.",
     "device": "The devices at their hubs: see, disable, send, twins, methods.",
     "explain": "Why a device was refused, or what would become of it now; nothing is written.",
     "audit": "What was decided and changed, and the proof that nobody altered it.",

@@ -1,0 +1,118 @@
+"""`provisiond hub`, as an operator types it."""
+
+import pytest
+
+from provisiond.model import RegistrationStatus
+from tests.store.records import make_registration
+
+
+@pytest.fixture
+def two_hubs(gateway):
+    gateway("hub", "add", "other", "--host", "other.example", "--weight", "3")
+    return gateway
+
+
+def names(gateway):
+    return [hub["name"] for hub in gateway("hub", "list", "-o", "json").json]
+
+
+def test_hubs_are_listed_with_their_shares(two_hubs):
+    hubs = {hub["name"]: hub for hub in two_hubs("hub", "list", "-o", "json").json}
+    assert (hubs["local"]["share"], hubs["other"]["share"]) == ("25.0%", "75.0%")
+    assert hubs["local"]["health"] == "up"
+
+
+def test_devices_are_counted_by_hub_and_state(two_hubs):
+    two_hubs.store(
+        make_registration("one", hub="other"),
+        make_registration("two", hub="other", status=RegistrationStatus.ASSIGNING),
+    )
+    hub = two_hubs("hub", "show", "other", "-o", "json").json
+    assert (hub["assigned"], hub["assigning"]) == (1, 1)
+
+
+def test_a_hub_is_found_by_its_host_as_well(two_hubs):
+    assert two_hubs("hub", "show", "OTHER.example", "-o", "json").json["name"] == "other"
+
+
+def test_an_unknown_hub_is_not_found(gateway):
+    assert "there are: local" in gateway("hub", "show", "nowhere", expect=3).stderr
+
+
+def test_adding_a_hub_keeps_the_files_comments_and_its_last_line(gateway):
+    before = gateway.config.read_text()
+    gateway("hub", "add", "other", "--host", "other.example")
+    after = gateway.config.read_text()
+    assert [line for line in before.splitlines() if line not in after.splitlines()] == []
+    assert after.splitlines()[-1] == before.splitlines()[-1]
+    gateway("config", "check")
+
+
+def test_adding_and_removing_leaves_the_configuration_as_it_was(gateway):
+    before = gateway.config.read_text().split()
+    mode = gateway.config.stat().st_mode
+    gateway("hub", "add", "other", "--host", "other.example")
+    gateway("hub", "remove", "other", "--yes")
+    assert gateway.config.read_text().split() == before
+    assert gateway.config.stat().st_mode == mode
+
+
+def test_options_are_given_one_by_one(gateway):
+    gateway("hub", "add", "m", "--type", "mosquitto", "--host", "m.example", "--option", "bind_client_id=false")
+    assert "bind_client_id = false" in gateway.config.read_text()
+    assert gateway("hub", "show", "m", "-o", "json").json["health"] == "unknown"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (("local", "--host", "x.example"), 4, "there is a hub local"),
+        (("x", "--host", "x.example", "--type", "nonsense"), 2, "there are: embedded, mosquitto, webhook"),
+        (("x", "--host", "localhost"), 78, "each needs its own"),
+        (("x", "--host", "x.example", "--option", "novalue"), 2, "KEY=VALUE"),
+        (("x y", "--host", "x.example"), 78, "name"),
+    ],
+)
+def test_a_hub_that_cannot_be_added_changes_nothing(gateway, arguments, code, message):
+    before = gateway.config.read_text()
+    assert message in gateway("hub", "add", *arguments, expect=code).stderr
+    assert gateway.config.read_text() == before
+    assert list(gateway.directory.glob(".*part")) == []
+
+
+def test_a_hub_that_does_not_answer_is_said_so(gateway):
+    gateway("hub", "add", "m", "--type", "mosquitto", "--host", "m", "--option", "admin_url=mqtt://127.0.0.1:9")
+    shown = gateway("hub", "show", "m", "--probe", "-o", "json", expect=69).json
+    assert "127.0.0.1:9" in shown["probe"]["error"]
+
+
+def test_the_last_hub_cannot_be_removed(gateway):
+    assert "at least one hub" in gateway("hub", "remove", "local", "--yes", expect=78).stderr
+    assert names(gateway) == ["local"]
+
+
+def test_a_hub_that_drains_has_no_share_until_that_is_undone(two_hubs):
+    drained = two_hubs("hub", "drain", "other", "-o", "json").json
+    assert (drained["share"], drained["health"]) == ("0.0%", "up draining")
+    assert two_hubs("hub", "drain", "other", "--undo", "-o", "json").json["share"] == "75.0%"
+    events = [row["event"] for row in two_hubs("audit", "list", "-o", "json").json]
+    assert events[-2:] == ["hub.drain", "hub.undrain"]
+
+
+def test_the_plan_says_which_devices_would_move_where_and_moves_none(two_hubs):
+    two_hubs("enrollment", "create", "moves", "--attestation-type", "symmetricKey")
+    two_hubs("enrollment", "create", "stays", "--attestation-type", "symmetricKey", "--reprovision-policy", "never")
+    two_hubs.store(*(make_registration(id_, hub="other") for id_ in ("moves", "stays", "gone")))
+    ended = two_hubs("hub", "remove", "other", "--plan", "-o", "json")
+    fates = {row["deviceId"]: (row["fate"], row["target"]) for row in ended.json}
+    assert fates == {"moves": ("moves", "local"), "stays": ("stays", None), "gone": ("unenrolled", None)}
+    assert "1 would move to local" in ended.stderr
+    assert names(two_hubs) == ["local", "other"]
+    assert two_hubs("hub", "show", "other", "-o", "json").json["assigned"] == 3
+
+
+def test_a_hub_with_devices_is_removed_by_force_only(two_hubs):
+    two_hubs.store(make_registration("one", hub="other"))
+    assert "1 devices are on other" in two_hubs("hub", "remove", "other", "--yes", expect=4).stderr
+    two_hubs("hub", "remove", "other", "--yes", "--force")
+    assert names(two_hubs) == ["local"]
