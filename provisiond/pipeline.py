@@ -48,6 +48,7 @@ from provisiond.ports import (
 )
 from provisiond.protocols import dps, native
 from provisiond.protocols.codecs import CODECS
+from provisiond.protocols.hub_credential import seal_hub_key
 from provisiond.registration.challenge import decode_issued, encode_issued
 from provisiond.registration.challenge_ledger import ChallengeLedger, ChallengeLimits
 from provisiond.registration.decide import Context, RegistrationPolicy, decide_poll, decide_register, refuse
@@ -75,6 +76,7 @@ class ServicePolicy:
 
     registration: RegistrationPolicy
     reply: str = ReplyMode.AUTO
+    pending: PendingLimits = PendingLimits(devices=1000, ttl_s=7 * 86400.0)
     requests_per_min: int = 120
     challenges: ChallengeLimits = field(default_factory=ChallengeLimits)
 
@@ -197,7 +199,7 @@ class Pipeline:
             facts = await self._facts(request)
             if answer is not None:
                 facts = replace(facts, custom_allocation=answer)
-            decision = self._judge(request, facts, context)
+            decision = self._sealed(self._judge(request, facts, context), request)
             if decision.allocation is not None and self._allocator is not None:
                 answer = await self._allocator.allocate(decision.allocation)
                 continue  # what the answer is worth is decided by what is true now
@@ -239,6 +241,16 @@ class Pipeline:
                 return decide_poll(request, facts, policy=policy, context=context)
             return decide_register(request, facts, policy=policy, context=context)
 
+    def _sealed(self, decision: Decision, request: Request) -> Decision:
+        """Add what only the device may read, before anything is promised; raises UnsealableKey."""
+        shown = decision.reply.registration
+        if request.protocol is not Role.NATIVE or shown is None:
+            return decision
+        sealed = seal_hub_key(shown, id_scope=self.policy.id_scope, claimed_id=request.claimed_id)
+        return (
+            decision if sealed is None else replace(decision, reply=replace(decision.reply, sealed_credential=sealed))
+        )
+
     @contextmanager
     def _timed(self, stage: str) -> Iterator[None]:
         """Tell the metrics how long a stage took, however it ended."""
@@ -274,6 +286,8 @@ class Pipeline:
         )
         with self._timed("commit"):
             await self._store.commit(write)
+        if decision.pending is not None:
+            await self._store.put_pending(decision.pending, limits=self.policy.pending)
 
     async def _keep_challenge(self, issued: IssuedChallenge, context: Context) -> None:
         """Keep a challenge before anybody hears of it; raises Throttled when there are too many."""

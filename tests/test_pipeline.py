@@ -1,24 +1,27 @@
 import asyncio
 import json
-from base64 import b64decode
+from base64 import b64decode, b64encode
 from dataclasses import replace
 from datetime import timedelta
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from provisiond.attestation.symmetric_key import generate_sas_token
 from provisiond.attestation.transcript import Transcript, request_digest
 from provisiond.attestation.x509 import X509Limits
-from provisiond.errors import ConnectRefused
+from provisiond.errors import ConnectRefused, SealBroken
 from provisiond.hubs.directory import ConfiguredHubs
 from provisiond.model import ConnectAttempt, Connection, Message, Outcome, RegistrationId, Role
 from provisiond.pipeline import Pipeline, ReplyMode, ServicePolicy
 from provisiond.protocols import native_client
+from provisiond.protocols.hub_credential import parse_hub_key
+from provisiond.protocols.sealing import SealingContext, open_with_private_key
 from provisiond.registration.attest import AttestationPolicy
 from provisiond.registration.challenge_ledger import ChallengeLimits
 from provisiond.registration.decide import RegistrationPolicy
 from provisiond.registration.throttle import FREE_FAILURES
-from tests.certificates import make_leaf
+from tests.certificates import make_key, make_leaf
 from tests.enrollment_factory import PRIMARY_KEY, certificates, individual
 from tests.fakes_decision import HUBS, NOW, FakeClock, FakeDecisionStore, FakeEntropy, RecordingObserver
 
@@ -399,3 +402,143 @@ async def test_devices_behind_a_foreign_broker_are_not_taken_for_one_another():
         assert not service.pipeline.has_outstanding_operation(connection)
     assert not service.pipeline._proved
     assert covered.session_id == covered.challenge_id
+
+
+# --- secrets ---------------------------------------------------------------------------------------------------------
+
+HUB_KEY = b"a secret of the hub, 32 octets.."
+
+
+async def registered_with_a_hub_key(leaf):
+    """A device with a certificate at a hub that knows no certificates."""
+    service, connection = Service(enrollments=[individual("dev-1", certificates(leaf))]), native_connection()
+    covered = await challenge(service, connection, native_client.x509_claim([leaf.der]))
+    _, first = await answer(service, connection, native_client.signature_answer(covered, leaf.key))
+    known = service.store.registrations["dev-1"]
+    service.store.registrations["dev-1"] = replace(known, hub_key=HUB_KEY, certificate_der=leaf.der)
+    return service, connection, first
+
+
+@pytest.mark.parametrize("kind", ["p256", "rsa2048"])
+async def test_what_is_secret_in_a_reply_only_the_device_can_read(kind):
+    leaf = make_leaf("dev-1", key=make_key(kind))
+    service, connection, first = await registered_with_a_hub_key(leaf)
+    payload = native_client.status_payload(first["operationId"])
+    reply = await service.pipeline.handle(
+        connection, Message(topic="provisiond/v1/dev-1/req/status/r3", payload=payload)
+    )
+    body = json.loads(reply.payload)
+    context = SealingContext(id_scope=SCOPE, registration_id="dev-1", operation_id=first["operationId"])
+    opened = open_with_private_key(body["registrationState"]["sealedCredential"], private_key=leaf.key, context=context)
+    assert parse_hub_key(opened) == HUB_KEY
+    for form in (HUB_KEY, b64encode(HUB_KEY), HUB_KEY.hex().encode()):
+        assert form not in reply.payload
+    thief = {"p256": ec.generate_private_key(ec.SECP256R1()), "rsa2048": rsa.generate_private_key(65537, 2048)}
+    observed = repr(service.observer.decisions) + repr(service.observer.failures) + repr(service.store.audit)
+    for form in (HUB_KEY.decode(), b64encode(HUB_KEY).decode(), HUB_KEY.hex()):
+        assert form not in observed
+    with pytest.raises(SealBroken):
+        open_with_private_key(body["registrationState"]["sealedCredential"], private_key=thief[kind], context=context)
+
+
+async def test_a_secret_is_not_promised_to_a_key_that_cannot_receive_it():
+    leaf = make_leaf("dev-1", key=make_key("ed25519"))
+    service, connection, first = await registered_with_a_hub_key(leaf)
+    topic = "provisiond/v1/dev-1/req/status/r3"
+    _, body = await service.ask(connection, topic, native_client.status_payload(first["operationId"]))
+    assert (body["status"], body["error"]["errorCode"]) == (400, 400004)
+    assert "use EC or RSA" in body["error"]["message"]
+
+
+# --- answers that prove nothing --------------------------------------------------------------------------------------
+
+
+def signed_over(covered, leaf, **changes):
+    """An answer to the challenge, with a signature over something else."""
+    body = json.loads(native_client.signature_answer(replace(covered, **changes), leaf.key))
+    return json.dumps(body | {"challengeId": covered.challenge_id}).encode()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"id_scope": "0ne0OTHER"},
+        {"registration_id": "dev-2"},
+        {"registration_id": "DEV-1"},
+        {"challenge_id": "another"},
+        {"session_id": "another"},
+        {"nonce": bytes(32)},
+        {"request_sha256": bytes(32)},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+async def test_a_signature_over_another_transcript_proves_nothing(changes):
+    leaf = make_leaf("dev-1")
+    service, connection = Service(enrollments=[individual("dev-1", certificates(leaf))]), native_connection()
+    covered = await challenge(service, connection, native_client.x509_claim([leaf.der]))
+    _, body = await answer(service, connection, signed_over(covered, leaf, **changes))
+    assert body["error"]["errorCode"] == 401002
+    assert service.store.audit[-1].trace[-1].name == "signature-invalid"
+
+
+@pytest.mark.parametrize(
+    ("kind", "algorithm"),
+    [("p256", "ES384"), ("p256", "PS256"), ("rsa2048", "ES256"), ("ed25519", "ES256"), ("p256", "EdDSA")],
+)
+async def test_an_algorithm_that_is_not_the_keys_is_refused(kind, algorithm):
+    leaf = make_leaf("dev-1", key=make_key(kind))
+    service, connection = Service(enrollments=[individual("dev-1", certificates(leaf))]), native_connection()
+    covered = await challenge(service, connection, native_client.x509_claim([leaf.der]))
+    told = json.loads(native_client.signature_answer(covered, leaf.key))
+    told["x509"]["algorithm"] = algorithm
+    _, body = await answer(service, connection, json.dumps(told).encode())
+    assert body["status"] == 401
+    assert service.store.audit[-1].trace[-1].name == "signature-algorithm"
+
+
+async def test_an_answer_without_a_challenge_is_refused_like_a_wrong_one():
+    service, connection = Service(enrollments=[individual("dev-1")]), native_connection()
+    covered = await challenge(service, connection, native_client.symmetric_key_claim())
+    _, invented = await answer(
+        service, connection, native_client.mac_answer(replace(covered, challenge_id="x" * 32), PRIMARY_KEY)
+    )
+    _, wrong = await answer(service, connection, native_client.mac_answer(covered, b"w" * 32))
+    del invented["error"]["trackingId"], wrong["error"]["trackingId"]
+    assert invented == wrong
+
+
+async def test_a_mac_does_not_answer_a_challenge_for_a_signature():
+    leaf = make_leaf("dev-1")
+    service, connection = Service(enrollments=[individual("dev-1", certificates(leaf))]), native_connection()
+    covered = await challenge(service, connection, native_client.x509_claim([leaf.der]))
+    _, body = await answer(service, connection, native_client.mac_answer(covered, PRIMARY_KEY))
+    assert body["status"] == 401
+
+
+@pytest.mark.parametrize(
+    ("payload", "status"),
+    [
+        (b"", 400),
+        (b"{", 400),
+        (b"null", 400),
+        (b"[]", 400),
+        (b'{"a":NaN}', 400),
+        (b'{"attestation":{"type":"x509"},"attestation":{"type":"tpm"}}', 400),
+        (b'{"attestation":{"type":"symmetricKey"},"unknown":1}', 400),
+        (b'{"attestation":{"type":"symmetricKey","symmetricKey":{"key":"c2VjcmV0"}}}', 400),
+        (b'{"attestation":{"type":"x509","x509":{"certificateChain":["AAAA"]}}}', 401),
+        (b"[" * 50_000, 400),
+        (b'{"payload":' + b"1" * 5000 + b"}", 400),
+        (b'"\\ud800"', 400),
+        (b"\xff\xfe", 400),
+        (b" " * 70_000, 400),
+    ],
+)
+@pytest.mark.parametrize("operation", ["register", "answer", "status"])
+async def test_bad_native_input_gets_one_reply_and_the_next_request_is_unaffected(operation, payload, status):
+    service, connection = Service(enrollments=[individual("dev-1")]), native_connection()
+    topic, body = await service.ask(connection, f"provisiond/v1/dev-1/req/{operation}/r1", payload)
+    assert topic == f"provisiond/v1/dev-1/res/{operation}/r1"
+    assert body["status"] == (status if operation == "register" else 400)
+    assert body["error"]["trackingId"]
+    await challenge(service, connection, native_client.symmetric_key_claim())
