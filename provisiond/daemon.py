@@ -14,7 +14,7 @@ import structlog
 
 from provisiond.attestation.x509 import X509Limits
 from provisiond.broker.external import ExternalBroker
-from provisiond.edge import make_edge
+from provisiond.edge import make_edge, reload_edge
 from provisiond.errors import ConfigurationError, CorruptRecord, StoreUnavailable
 from provisiond.front import Front
 from provisiond.hub_observers import HubLogObserver, HubMetrics, HubObservers
@@ -36,6 +36,7 @@ from provisiond.registration.challenge_ledger import ChallengeLimits
 from provisiond.registration.decide import RegistrationPolicy
 from provisiond.sampler import Sampler
 from provisiond.settings import Settings
+from provisiond.settings.reloading import take_over
 from provisiond.settings.trust import load_crls, load_tpm_policy
 from provisiond.store.audit_keeper import AuditKeeper
 from provisiond.store.audit_trail import AuditTrail
@@ -115,16 +116,16 @@ class Daemon:
             await asyncio.gather(broken, asked, return_exceptions=True)
 
     def reload(self) -> None:
-        """Take over what can change while running: log level, hubs, certificates, registration settings.
+        """Take over what can change while running: log level, hubs, limits, certificates, registration settings.
 
-        On any error the old configuration stays in force, and the log says why.
+        On any error the old configuration stays in force, and the log says why. Limits hold for new connections.
         """
         if self._reload is None:
             return
         try:
-            settings = self._reload()
+            settings, waiting = take_over(self._settings, self._reload())
             policy = service_policy(settings)
-            self._broker.reload_certificates()
+            reload_edge(self._broker, settings)
             self._work.reload(settings)
         except (ConfigurationError, OSError) as error:
             self._log.error("reload failed; the old configuration stays in force", reason=str(error))
@@ -133,10 +134,8 @@ class Daemon:
         self._hubs.replace(settings.linked_hubs())
         self._pipeline.policy = policy
         self._hub.reload(policy.registration.attestation)
-        changed = [
-            name for name in ("service", "store", "broker", "metrics") if _differs(settings, self._settings, name)
-        ]
-        self._log.info("reloaded", needs_restart=",".join(changed) or "nothing")
+        _raise_file_limit(settings.broker.limits.max_connections)
+        self._log.info("reloaded", needs_restart=",".join(waiting) or "nothing")
         self._settings = settings
 
     async def _start(self, resources: contextlib.AsyncExitStack) -> None:
@@ -335,10 +334,6 @@ def service_policy(settings: Settings) -> ServicePolicy:
             total=settings.broker.limits.challenges, per_address=settings.broker.limits.challenges_per_address
         ),
     )
-
-
-def _differs(new: Settings, old: Settings, section: str) -> bool:
-    return bool(getattr(new, section) != getattr(old, section))
 
 
 def _raise_file_limit(max_connections: int) -> None:

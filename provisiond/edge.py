@@ -38,6 +38,18 @@ def make_edge(
     return ExternalBroker(gatekeeper=gatekeeper, spec=spec, status=say_status)
 
 
+def reload_edge(edge: EmbeddedBroker | ExternalBroker, settings: Settings) -> None:
+    """Have the edge take over certificates and, where the broker is our own, limits.
+
+    Raises:
+        ConfigurationError: a certificate or a limit cannot be used; the edge keeps all that it had.
+    """
+    limits = broker_limits(settings)
+    edge.reload_certificates()
+    if isinstance(edge, EmbeddedBroker):
+        edge.reload_limits(limits)
+
+
 def external_broker_spec(settings: Settings) -> ExternalBrokerSpec:
     """`[broker.external]` as the client takes it."""
     external = settings.broker.external

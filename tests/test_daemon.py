@@ -61,6 +61,14 @@ async def test_a_reload_takes_over_hubs_and_registration_settings(tmp_path):
         assert daemon._pipeline.policy.reply == "poll"
 
 
+async def test_a_reload_leaves_the_id_scope_as_it_is(tmp_path):
+    running = site_settings(tmp_path)
+    changed = running.model_copy(update={"service": running.service.model_copy(update={"id_scope": "0ne0OTHER"})})
+    async with Daemon(running, reload=lambda: changed) as daemon:
+        daemon.reload()
+        assert daemon._pipeline.policy.id_scope == running.service.id_scope
+
+
 async def test_a_reload_with_a_mistake_keeps_the_old_configuration_and_says_why(tmp_path):
     def broken():
         raise ConfigurationError("provisiond.toml:3: unknown key")

@@ -135,6 +135,10 @@ class EmbeddedBroker(Broker):
         for listener, context in zip(self._listeners, contexts, strict=True):
             listener.context = context
 
+    def reload_limits(self, limits: BrokerLimits) -> None:
+        """Bound connections by other limits from now on; those that are open keep theirs."""
+        self._limits = self._door.limits = limits
+
     def _close_listeners(self) -> None:
         for listener in self._listeners:
             listener.close()

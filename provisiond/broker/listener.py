@@ -111,7 +111,7 @@ class Door:
         offences: OffenceLog,
         on_arrival: Callable[[ClientConnection], None],
     ) -> None:
-        self._limits = limits
+        self.limits = limits
         self._statistics = statistics
         self._offences = offences
         self._on_arrival = on_arrival
@@ -126,10 +126,10 @@ class Door:
         """Take a place for an address; False when there is none."""
         key = _address_key(remote_address)
         count = self._by_address.get(key, 0)
-        if self._statistics.connections >= self._limits.max_connections:
+        if self._statistics.connections >= self.limits.max_connections:
             self._offences.report(Reason.CONNECTION_LIMIT, remote_address, "all connections are taken")
             return False
-        if count >= self._limits.max_connections_per_address:
+        if count >= self.limits.max_connections_per_address:
             self._offences.report(Reason.ADDRESS_LIMIT, remote_address, f"{count} connections from there already")
             return False
         self._by_address[key] = count + 1
@@ -156,7 +156,7 @@ class Door:
             listener=listener,
             remote=remote,
             context=context,
-            limits=self._limits,
+            limits=self.limits,
             offences=self._offences,
             read_buffer=self._read_buffer,
             on_arrival=self._on_arrival,

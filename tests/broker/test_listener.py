@@ -233,6 +233,17 @@ async def test_a_failed_reload_keeps_every_listener_as_it_was(own_files, tmp_pat
         await broker.stop(1)
 
 
+async def test_reloaded_limits_bound_new_connections_and_old_ones_stay(make_edge):
+    async with make_edge(max_connections=1) as edge, edge.client() as old:
+        assert await old.connect() == 0
+        edge.broker.reload_limits(BrokerLimits(max_connections=2, max_connect_bytes=20))
+        async with edge.client() as new:
+            new.send(wire.connect(client_id="a" * 40))
+            assert await new.closed() == []
+        old.send(wire.PINGREQ)
+        assert (await old.receive()).kind == wire.PINGRESP
+
+
 async def shown(broker):
     async with wire.open_client(broker.addresses["devices"], wire.client_tls()) as client:
         assert await client.connect() == 0
