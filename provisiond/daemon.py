@@ -29,7 +29,7 @@ from provisiond.model import JSONValue
 from provisiond.observer import LogObserver, Observers
 from provisiond.outbox import HubWork
 from provisiond.pipeline import Pipeline, ServicePolicy
-from provisiond.ports import FactsQuery
+from provisiond.ports import FactsQuery, PendingLimits
 from provisiond.protocols.timestamps import format_timestamp
 from provisiond.registration.attest import AttestationPolicy
 from provisiond.registration.challenge_ledger import ChallengeLimits
@@ -327,7 +327,9 @@ def service_policy(settings: Settings) -> ServicePolicy:
             default_allocation=registration.default_allocation,
             default_reprovision=registration.reprovision_policy,
             retire_after_s=registration.retire_after_s,
+            unknown_pending=registration.unknown == "pending",
         ),
+        pending=PendingLimits(devices=registration.pending_devices, ttl_s=registration.pending_ttl_s),
         reply=registration.reply,
         requests_per_min=settings.broker.limits.requests_per_min,
         challenges=ChallengeLimits(

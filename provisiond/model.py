@@ -834,6 +834,31 @@ class AuditRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PendingDevice:
+    """A device that nobody enrolled, waiting for an operator.
+
+    Args:
+        registration_id: as the device spells it.
+        attestation_type: X.509 or TPM; a symmetric key cannot be looked at.
+        evidence: its certificate (DER) or endorsement key (TPM2B_PUBLIC).
+        proved: whether it has shown that it holds the key.
+        first_seen_at, last_seen_at: aware UTC.
+        remote_address: of the newest attempt, as its `tracking_id`.
+    """
+
+    registration_id: str
+    attestation_type: AttestationType
+    evidence: bytes
+    proved: bool
+    first_seen_at: datetime
+    last_seen_at: datetime
+    attempts: int = 1
+    remote_address: str = ""
+    tracking_id: str = ""
+    rejected: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
     """What follows from a request and the facts: what to write, what to say, and why.
 
@@ -846,6 +871,7 @@ class Decision:
         guard: the enrollment that let the device in; it must be unchanged when the decision is committed.
         retire: the identity at the hub that the device leaves.
         allocation: a custom allocation has to be asked first; then decide again with its answer among the facts.
+        pending: an unknown device that is to wait for an operator.
     """
 
     reply: Reply
@@ -858,3 +884,4 @@ class Decision:
     guard: Enrollment | None = None
     retire: Retirement | None = None
     allocation: AllocationRequest | None = None
+    pending: PendingDevice | None = None

@@ -44,6 +44,7 @@ from provisiond.ports import (
     HubDirectory,
     Observer,
     Outbox,
+    PendingLimits,
     Write,
 )
 from provisiond.protocols import dps, native
@@ -76,7 +77,7 @@ class ServicePolicy:
 
     registration: RegistrationPolicy
     reply: str = ReplyMode.AUTO
-    pending: PendingLimits = PendingLimits(devices=1000, ttl_s=7 * 86400.0)
+    pending: PendingLimits = field(default_factory=PendingLimits)
     requests_per_min: int = 120
     challenges: ChallengeLimits = field(default_factory=ChallengeLimits)
 

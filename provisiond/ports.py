@@ -25,6 +25,7 @@ from provisiond.model import (
     HubView,
     JSONValue,
     Message,
+    PendingDevice,
     Registration,
     RegistrationStatus,
     Retirement,
@@ -115,6 +116,14 @@ class StoredChallenge:
     expires_at: datetime
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PendingLimits:
+    """How many unknown devices may wait for an operator, and how long after they were last seen."""
+
+    devices: int = 1000
+    ttl_s: float = 7 * 86400.0
+
+
 class DecisionStore(Protocol):
     """What the pipeline needs of the store."""
 
@@ -158,6 +167,15 @@ class DecisionStore(Protocol):
 
         Raises:
             StoreUnavailable: nothing is known.
+        """
+        ...
+
+
+    async def put_pending(self, device: PendingDevice, *, limits: PendingLimits) -> bool:
+        """Have an unknown device wait for an operator; False when there is no room for another.
+
+        Raises:
+            StoreUnavailable: it was not stored.
         """
         ...
 

@@ -99,6 +99,11 @@ class Admin:
             enrollment=prepared, replaces=current.etag, audit=self._audit("update", kind, enrolled_id, reason)
         )
 
+    def record_of(self, event: str, registration_id: str, reason: str) -> AuditRecord:
+        """An audit record of what this operator did to a device."""
+        record = self._audit("", EnrollmentKind.INDIVIDUAL, registration_id, reason)
+        return dataclasses.replace(record, event=event, enrollment_kind=None, enrollment_id=None)
+
     async def refuse_shared_ca(self, enrollment: Enrollment) -> None:
         """Refuse a group whose CA another group has; raises AlreadyExists."""
         await self._refuse_shared_ca(enrollment)

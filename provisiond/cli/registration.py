@@ -9,6 +9,15 @@ import typer
 from provisiond.cli.enrolled_records import PAGE, After, Top, Yes, choose_id, collect
 from provisiond.cli.enrollment_flags import Etag
 from provisiond.cli.output import Output, OutputFormat, confirm, note, print_record, print_records
+from provisiond.cli.registration_approval import EXAMPLE as ACCEPT_EXAMPLE
+from provisiond.cli.registration_approval import (
+    FINGERPRINT_EXAMPLE,
+    REJECT_EXAMPLE,
+    accept,
+    fingerprint,
+    list_pending,
+    reject,
+)
 from provisiond.cli.registration_watch import EXAMPLE as WATCH_EXAMPLE
 from provisiond.cli.registration_watch import watch
 from provisiond.cli.session import Config, open_admin
@@ -17,6 +26,9 @@ from provisiond.protocols.service_api import registration_to_json
 
 app = typer.Typer(no_args_is_help=True)
 app.command("watch", epilog=WATCH_EXAMPLE)(watch)
+app.command("accept", epilog=ACCEPT_EXAMPLE)(accept)
+app.command("reject", epilog=REJECT_EXAMPLE)(reject)
+app.command("fingerprint", epilog=FINGERPRINT_EXAMPLE)(fingerprint)
 
 _WHAT: Final = "the registration id"
 _COLUMNS: Final = {
@@ -41,6 +53,10 @@ def list_(
         str | None,
         typer.Option("--enrollment-id", "--eid", "--group-id", metavar="GROUP", help="Only of this enrollment group."),
     ] = None,
+    pending: Annotated[
+        bool, typer.Option("--pending", help="Unknown devices that wait to be accepted, with their six words.")
+    ] = False,
+    rejected: Annotated[bool, typer.Option("--rejected", help="Those that were rejected.")] = False,
     status: Annotated[
         RegistrationStatus | None, typer.Option("--status", help="Only those.", case_sensitive=False)
     ] = None,
@@ -51,6 +67,9 @@ def list_(
     config: Config = None,
 ) -> None:
     """List registrations in the order of their ids."""
+    if pending or rejected:
+        asyncio.run(list_pending(config, output, rejected=rejected))
+        return
 
     async def read() -> list[Registration]:
         async with open_admin(config) as admin:

@@ -16,6 +16,7 @@ class RegistrationPolicy:
         retry_after_s: what an unfinished operation tells the device to wait, whole seconds.
         default_allocation, default_reprovision: for enrollments that do not say.
         retire_after_s: how long a device that moves may still use its identity at the hub that it leaves.
+        unknown_pending: devices that nobody enrolled wait for an operator, instead of being refused and forgotten.
     """
 
     attestation: AttestationPolicy
@@ -23,6 +24,7 @@ class RegistrationPolicy:
     default_allocation: AllocationPolicy = AllocationPolicy.HASHED
     default_reprovision: ReprovisionPolicy = field(default_factory=ReprovisionPolicy)
     retire_after_s: float = 3600.0
+    unknown_pending: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -32,6 +32,7 @@ from provisiond.registration.attest import Unproved, attest
 from provisiond.registration.context import Context, RegistrationPolicy
 from provisiond.registration.machine import Event, step
 from provisiond.registration.placement import choose_hub, is_unchanged, place, retirement
+from provisiond.registration.unknown import await_operator
 
 __all__ = ["Context", "RegistrationPolicy", "decide_poll", "decide_register", "refuse"]
 
@@ -47,7 +48,8 @@ def decide_register(
         if isinstance(outcome, Unproved):
             return _challenge(request, outcome, policy=policy, context=context, trace=trace)
     except DeviceFault as fault:
-        return refuse(fault, claimed_id=request.claimed_id, event=event, context=context, trace=trace)
+        refused = refuse(fault, claimed_id=request.claimed_id, event=event, context=context, trace=trace)
+        return await_operator(refused, fault, request, facts, context=context) if policy.unknown_pending else refused
     if not outcome.enrollment.enabled:
         return _disabled(outcome, event=event, context=context, trace=trace)
     trace.passed("authorisation", f"enrollment {outcome.enrollment.id} is enabled")

@@ -314,9 +314,18 @@ class RegistrationSettings(Section):
         default=None,
         description="PEM certificates that webhooks of custom allocations must chain to; without it the system's.",
     )
-    unknown: Literal["reject"] = Field(
+    unknown: Literal["reject", "pending"] = Field(
         default="reject",
-        description='What happens to devices that nobody enrolled: "reject".',
+        description='What happens to devices that nobody enrolled: "reject", or "pending": those with a certificate or '
+        "a TPM wait in `registration list --pending` until an operator accepts or rejects them.",
+    )
+    pending_devices: Annotated[int, Field(ge=1, le=100_000)] = Field(
+        default=1000,
+        description="Unknown devices that may wait at a time, 1 KB each; a stranger must not fill the disk.",
+    )
+    pending_ttl_s: Annotated[Seconds, duration_within("1m", "365d")] = Field(
+        default=7 * 86400.0,
+        description="How long they wait after they were last seen: a technician's week.",
     )
 
     @field_validator("retry_after_s")

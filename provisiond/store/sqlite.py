@@ -20,12 +20,24 @@ from provisiond.model import (
     Enrollment,
     EnrollmentKind,
     JSONValue,
+    PendingDevice,
     Registration,
     RegistrationStatus,
     Retirement,
 )
-from provisiond.ports import FactsQuery, StoredChallenge, StoredFacts, Write
-from provisiond.store import audit, backup, challenges, devices, enrollments, hubs, opening, registrations, rows
+from provisiond.ports import FactsQuery, PendingLimits, StoredChallenge, StoredFacts, Write
+from provisiond.store import (
+    audit,
+    backup,
+    challenges,
+    devices,
+    enrollments,
+    hubs,
+    opening,
+    pending,
+    registrations,
+    rows,
+)
 from provisiond.store.audit import AuditVerdict
 from provisiond.store.connection import (
     BUSY_TIMEOUT_S,
@@ -238,6 +250,11 @@ class SqliteStore:
         """Forget the challenges that have expired, count those that are left; raises StoreUnavailable."""
         left: int = await self._writes.call(MutationItem(apply=partial(challenges.purge, now=now)))
         return left
+
+    async def put_pending(self, device: PendingDevice, *, limits: PendingLimits) -> bool:
+        """Have an unknown device wait for an operator; raises StoreUnavailable."""
+        stored: bool = await self._writes.call(MutationItem(apply=partial(pending.put, device=device, limits=limits)))
+        return stored
 
     # --- ports.AdminStore --------------------------------------------------------------------------------------------
 
