@@ -7,7 +7,7 @@ certificates for trying things out.
 import contextlib
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from ipaddress import ip_address
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import (
@@ -62,6 +62,11 @@ class Credentials:
     def key_pem(self) -> bytes:
         """The private key, PKCS #8 PEM, not encrypted: its file's mode protects it."""
         return self.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+
+    @property
+    def name_hash(self) -> str:
+        """SHA-256 of the DER subject, hexadecimal: what its revocation list is kept under."""
+        return hashlib.sha256(self.certificate.subject.public_bytes()).hexdigest()
 
     @property
     def fingerprint(self) -> str:
@@ -132,6 +137,44 @@ def issue_device(
     if lifetime <= timedelta():
         raise InvalidArgument("a certificate needs a lifetime of a day at least")
     return _issue(root, _name(identity.text), ExtendedKeyUsageOID.CLIENT_AUTH, now, lifetime)
+
+
+def revocable_by(root: Credentials, certificate_der: bytes) -> tuple[str, int] | None:
+    """The issuer's name hash and the serial number of a certificate that this root has signed; None for another's."""
+    try:
+        certificate = x509.load_der_x509_certificate(certificate_der)
+        certificate.verify_directly_issued_by(root.certificate)
+    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
+        return None
+    return root.name_hash, certificate.serial_number
+
+
+def make_revocation_list(root: Credentials, revoked: Mapping[int, datetime], *, now: datetime) -> bytes:
+    """Make the root's revocation list (RFC 5280 5), PEM.
+
+    It is good until the root expires: nothing here makes it anew by itself, and a hub that holds one that has expired
+    refuses every device. What is revoked later is on the next one.
+
+    Args:
+        root: who signs.
+        revoked: serial numbers, and since when.
+        now: aware UTC; also the list's number, so that a later one is seen to be later.
+    """
+    builder = (
+        x509.CertificateRevocationListBuilder()
+        .issuer_name(root.certificate.subject)
+        .last_update(now - _BACKDATED)
+        .next_update(root.certificate.not_valid_after_utc)
+        .add_extension(x509.CRLNumber(int(now.timestamp() * 1000)), critical=False)
+        .add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_public_key(root.key.public_key()),
+            critical=False,
+        )
+    )
+    for serial, since in sorted(revoked.items()):
+        entry = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(since)
+        builder = builder.add_revoked_certificate(entry.build())
+    return builder.sign(root.key, hashes.SHA256()).public_bytes(Encoding.PEM)
 
 
 def load_root(directory: Path) -> Credentials:

@@ -2,12 +2,13 @@
 
 import dataclasses
 import uuid
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from provisiond.admin.hub_revocation import RetirementStore, order_retirement, take_from_hub
 from provisiond.admin.use_cases import Admin
-from provisiond.connectors import ConnectionTrial, TrialOutcome
+from provisiond.connectors import ConnectionTrial, HubConnector, TrialOutcome
 from provisiond.errors import InvalidArgument, RecordNotFound
 from provisiond.model import (
     AuditRecord,
@@ -32,6 +33,8 @@ __all__ = ["JUDGED", "NOT_PROVED", "PROVED", "STILL_OPEN", "DeviceProbe", "Devic
 _BLOCK: Final = "blockedInGroup"
 """Member of `device_information`: the individual enrollment is there only to take one device out of this group."""
 
+_PAGE: Final = 500
+
 PROVED: Final = "proved"
 """Every credential that is known here was tried, and was refused."""
 JUDGED: Final = "judged"
@@ -41,7 +44,7 @@ STILL_OPEN: Final = "still-open"
 """Connecting as the device succeeded."""
 
 
-class DeviceAdminStore(AdminStore, DecisionStore, DeviceStore, Protocol):
+class DeviceAdminStore(AdminStore, DecisionStore, DeviceStore, RetirementStore, Protocol):
     """What these use cases need of the store."""
 
 
@@ -93,12 +96,14 @@ class Revocation:
         device: as it was before.
         keys: what it could sign with until then.
         done: what was changed.
+        retirement: what its hub has still to be told, at a hub that has identities of its own.
     """
 
     event: str
     device: DeviceRecord
     keys: tuple[bytes, ...] = dataclasses.field(repr=False)
     done: tuple[Check, ...]
+    retirement: Retirement | None = None
 
 
 class Devices:
@@ -174,8 +179,31 @@ class Devices:
             EtagMismatch, AlreadyExists: somebody else changed it at the same time.
         """
         device = await self.get_device(device_id)
-        done = [await self._block(device), *await self._retire(device, RetirementAction.DISABLE)]
-        return await self._revocation("device.disable", device, done)
+        done = [await self._block(device)]
+        retirement = await self._retire(device, RetirementAction.DISABLE)
+        return await self._revocation("device.disable", device, done, retirement)
+
+    async def revoke_all(self, kind: EnrollmentKind, enrollment_id: str) -> AsyncIterator[Revocation]:
+        """Take the access of every device away that an enrollment let in; the enrollment is disabled first.
+
+        A device of the group that an individual enrollment lets in keeps it.
+
+        Raises:
+            RecordNotFound: there is no such enrollment.
+            EtagMismatch: somebody else changed it at the same time.
+        """
+        enrollment = await self._admin.get_enrollment(kind, enrollment_id)
+        if enrollment.enabled:
+            enrollment = await self._admin.set_provisioning_status(
+                kind, enrollment.id, ProvisioningStatus.DISABLED, if_match=enrollment.etag
+            )
+        done = [Check("enrollment", True, f"{kind.value} enrollment {enrollment.id} is disabled")]
+        async for registration in self._let_in_by(enrollment):
+            device = (await self._records([registration]))[0]
+            if device.enrollment is not None and device.enrollment.enabled:
+                continue
+            retirement = await self._retire(device, RetirementAction.DISABLE)
+            yield await self._revocation("device.disable", device, done, retirement)
 
     async def delete(self, device_id: str) -> Revocation:
         """Take a device out: no enrollment lets it in, its registration goes, and with it twin and waiting messages.
@@ -193,10 +221,10 @@ class Devices:
             done = [Check("enrollment", True, f"individual enrollment {enrollment.id} is deleted")]
         else:
             done = [await self._block(device)]
-        done += await self._retire(device, RetirementAction.DELETE)
+        retirement = await self._retire(device, RetirementAction.DELETE)
         await self._admin.delete_registration(device.registration.registration_id)
         done.append(Check("registration", True, f"{device.registration.registration_id} is deleted, with its twin"))
-        return await self._revocation("device.delete", device, done)
+        return await self._revocation("device.delete", device, done, retirement)
 
     async def enable(self, device_id: str) -> DeviceRecord:
         """Give a device its access back, as it was before it was disabled.
@@ -223,8 +251,21 @@ class Devices:
         await self._restore(device)
         return await self.get_device(device_id)
 
-    async def prove(self, revocation: Revocation, probe: DeviceProbe) -> AuditRecord:
+    async def prove(
+        self,
+        revocation: Revocation,
+        probe: DeviceProbe,
+        *,
+        connector: HubConnector | None = None,
+        published: Check | None = None,
+    ) -> AuditRecord:
         """Cut the live session, try to connect as the device would, and store what was observed: the receipt.
+
+        Args:
+            revocation: what was changed.
+            probe: the running service, for its own hub.
+            connector: of the hub that the device is on, where that is another one.
+            published: what became of its certificate, where it has one.
 
         Returns:
             The receipt, as it is in the audit log; its outcome is `proved`, `judged`, `not-proved` or `still-open`.
@@ -233,11 +274,13 @@ class Devices:
             StoreUnavailable: the receipt was not stored.
         """
         registration = revocation.device.registration
-        keys = revocation.keys if revocation.device.is_embedded else ()
-        cut = await self._cut(revocation, probe)
-        trials = [await probe.try_connect(registration, key) for key in keys]
-        judged = await self._judge(revocation)
-        observed = (cut, *map(_trial_check, trials), judged)
+        if revocation.device.is_embedded:
+            cut = await self._cut(revocation, probe)
+            trials = [await probe.try_connect(registration, key) for key in revocation.keys]
+            observed = (cut, *map(_trial_check, trials), await self._judge(revocation))
+        else:
+            observed, trials = await self._prove_at_hub(revocation, connector)
+        observed = (*observed, published) if published is not None else observed
         receipt = AuditRecord(
             tracking_id=str(uuid.UUID(bytes=self._entropy.token_bytes(16), version=4)),
             at=self._clock.now(),
@@ -281,41 +324,61 @@ class Devices:
         finding = f"a disabled individual enrollment takes {block.id} out of enrollment group {enrollment.id}"
         return Check("enrollment", True, finding, "DPS: a disabled match ends the search")
 
-    async def _retire(self, device: DeviceRecord, action: RetirementAction) -> list[Check]:
+    async def _retire(self, device: DeviceRecord, action: RetirementAction) -> Retirement | None:
         """At a hub that has identities of its own, this one has to go as well; the service sees to it."""
-        registration = device.registration
-        if device.is_embedded or registration.hub is None:
-            return []
-        retirement = Retirement(
-            hub=registration.hub,
-            device_id=registration.device_id,
-            registration_id=registration.registration_id,
-            action=action,
-            due_at=self._clock.now(),
-            reason="an operator asked for it",
+        if device.is_embedded:
+            return None
+        return await order_retirement(device.registration, action, store=self._store, now=self._clock.now())
+
+    async def _let_in_by(self, enrollment: Enrollment) -> AsyncIterator[Registration]:
+        if enrollment.kind is EnrollmentKind.INDIVIDUAL:
+            found = await self._store.get_registration(enrollment.key)
+            if found is not None:
+                yield found
+            return
+        after = ""
+        while page := await self._store.list_registrations(after_key=after, limit=_PAGE, enrollment_id=enrollment.key):
+            for registration in page:
+                yield registration
+            after = page[-1].key
+
+    async def _prove_at_hub(
+        self, revocation: Revocation, connector: HubConnector | None
+    ) -> tuple[tuple[Check, ...], list[ConnectionTrial]]:
+        hub = revocation.device.registration.hub
+        if connector is None or revocation.retirement is None:
+            return (Check("hub", False, f"hub {hub} is not linked any more: nobody can tell it"),), []
+        found = await take_from_hub(
+            revocation.retirement,
+            revocation.device.registration,
+            connector,
+            store=self._store,
+            clock=self._clock,
+            entropy=self._entropy,
+            actor=self._actor,
         )
-        await self._store.commit(Write(retire=retirement))
-        return [Check("hub", True, f"hub {registration.hub} is told to {action} the identity {registration.device_id}")]
+        trials = [] if found.trial is None else [found.trial]
+        return (*found.checks, *map(_trial_check, trials)), trials
 
     async def _restore(self, device: DeviceRecord) -> None:
         """A hub with identities of its own has to make this one anew."""
         registration = device.registration
-        if device.is_embedded or registration.status is not RegistrationStatus.ASSIGNED:
+        if device.is_embedded or registration.status is not RegistrationStatus.DISABLED:
             return
         status = step(registration.status, Event.RESERVED)
         restored = dataclasses.replace(registration, status=status, version=registration.version + 1)
         await self._store.commit(Write(registration=restored, expected_version=registration.version))
 
-    async def _revocation(self, event: str, device: DeviceRecord, done: list[Check]) -> Revocation:
+    async def _revocation(
+        self, event: str, device: DeviceRecord, done: Sequence[Check], retirement: Retirement | None
+    ) -> Revocation:
         registration, enrollment = device.registration, device.enrollment
         if enrollment is not None and _blocks(enrollment):  # disabled before; what it signs with is its group's
             enrollment = await self._store.get_enrollment(EnrollmentKind.GROUP, registration.enrollment_id.lower())
         keys = () if enrollment is None else device_keys(registration, enrollment)
-        return Revocation(event=event, device=device, keys=keys, done=tuple(done))
+        return Revocation(event=event, device=device, keys=keys, done=tuple(done), retirement=retirement)
 
     async def _cut(self, revocation: Revocation, probe: DeviceProbe) -> Check:
-        if not revocation.device.is_embedded:
-            return Check("session", False, f"sessions at hub {revocation.device.registration.hub} are the hub's to cut")
         match await probe.cut(revocation.device.registration.device_id):
             case None:
                 return Check("session", True, "the service is not running: nobody is connected")
@@ -327,8 +390,6 @@ class Devices:
     async def _judge(self, revocation: Revocation) -> Check:
         """What the embedded hub would say by what is stored now, whatever the device presents."""
         device_id = revocation.device.registration.device_id
-        if not revocation.device.is_embedded:
-            return Check("judgement", False, f"hub {revocation.device.registration.hub} judges for itself")
         found = await self._store.find_device(device_id.lower())
         enrollment = None if found is None else await self._enrollment_of(found)
         if found is None or enrollment is None or not enrollment.enabled:

@@ -231,15 +231,14 @@ class HubWorker:
         current = await self.store.get_registration(registration.key)
         if current is not None and current.status is not RegistrationStatus.DISABLED:
             return  # still to be made here, with what the row says now; or elsewhere, which has its own retirement
-        gone = current is None
+        # Deleted, not disabled, in either case: should the device be let in again, it is made anew.
         await self.store.put_retirement(
             Retirement(
                 hub=self.hub,
                 device_id=registration.device_id,
                 registration_id=registration.registration_id,
-                action=RetirementAction.DELETE if gone else RetirementAction.DISABLE,
                 due_at=self.clock.now(),
-                reason="deleted while it was being made" if gone else "disabled while it was being made",
+                reason=f"{'deleted' if current is None else 'disabled'} while it was being made",
             )
         )
         self._woken.set()

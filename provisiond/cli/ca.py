@@ -1,5 +1,6 @@
 """`provisiond ca`: the local certification authority that `provisiond init` made."""
 
+import asyncio
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
@@ -8,7 +9,8 @@ import typer
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from provisiond.cli.output import Output, note, print_record, print_text, suggest
-from provisiond.cli.session import Config, command, load
+from provisiond.cli.revocation_list import write_revocation_list
+from provisiond.cli.session import Config, command, load, open_store
 from provisiond.errors import AlreadyExists
 from provisiond.local_ca import (
     DEVICE_LIFETIME,
@@ -43,6 +45,20 @@ def fingerprint(output: Output = None, config: Config = None) -> None:
     """Print the SHA-256 fingerprint of the root certificate, to compare with what a device trusts."""
     certificate = load_root_certificate(load(config).settings.ca_dir)
     print_text(format_fingerprint(certificate.public_bytes(Encoding.DER)), output)
+
+
+@app.command("crl", epilog="Example: provisiond ca crl")
+def crl(output: Output = None, config: Config = None) -> None:
+    """Write the revocation list anew, for the hubs that take devices by certificate, and print where it is."""
+    settings = load(config).settings
+
+    async def write() -> tuple[Path, int]:
+        async with await open_store(settings) as store:
+            file = await write_revocation_list(settings, store)
+            return file, len(await store.revoked_certificates(load_root(settings.ca_dir).name_hash))
+
+    file, total = asyncio.run(write())
+    print_record({"revocationListFile": str(file), "revokedCertificates": total}, output)
 
 
 @app.command("issue", epilog="Example: provisiond ca issue sensor-7 --out devices")

@@ -1,23 +1,21 @@
 """`provisiond device`: the devices explorer; what devices are at which hub, and what can be done to them."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
 from pydantic import ValidationError
 
-from provisiond.admin import Admin
-from provisiond.admin.devices import STILL_OPEN, DeviceRecord, Devices, Revocation
+from provisiond.admin.devices import STILL_OPEN, DeviceRecord, Revocation
 from provisiond.cli.audit_records import audit_to_json
 from provisiond.cli.enrolled_records import PAGE, After, Top, Yes, collect
 from provisiond.cli.exit_codes import ExitCode, print_error
-from provisiond.cli.operator_link import DaemonUnreachable, LiveProbe, open_link
+from provisiond.cli.operator_link import DaemonUnreachable, open_link
 from provisiond.cli.output import Output, OutputFormat, confirm, note, print_record, print_records, suggest
+from provisiond.cli.revoking import open_devices, prove
 from provisiond.cli.secret_files import read_object
-from provisiond.cli.session import Config, actor, command, load, open_store
+from provisiond.cli.session import Config, command, load
 from provisiond.errors import InvalidArgument, MalformedRequest
 from provisiond.model import AuditRecord, JSONValue
 from provisiond.protocols.device_api import device_to_json
@@ -33,7 +31,6 @@ from provisiond.protocols.operator import (
     UpdateTwin,
 )
 from provisiond.settings import Settings
-from provisiond.system import SystemClock, SystemEntropy
 
 app = typer.Typer(no_args_is_help=True)
 twin_app = typer.Typer(
@@ -78,7 +75,7 @@ def show(device_id: Id, output: Output = None, config: Config = None) -> None:
 
     async def read() -> dict[str, Any]:
         settings = load(config).settings
-        async with _open_devices(settings) as devices:
+        async with open_devices(settings) as (devices, _):
             return _to_json(await devices.get_device(device_id), running=await _is_running(settings, config))
 
     print_record(asyncio.run(read()), output)
@@ -108,7 +105,7 @@ def enable(device_id: Id, output: Output = None, config: Config = None) -> None:
 
     async def change() -> dict[str, Any]:
         settings = load(config).settings
-        async with _open_devices(settings) as devices:
+        async with open_devices(settings) as (devices, _):
             return _to_json(await devices.enable(device_id), running=await _is_running(settings, config))
 
     print_record(asyncio.run(change()), output)
@@ -216,19 +213,11 @@ def twin_update(
 # --- work ------------------------------------------------------------------------------------------------------------
 
 
-@asynccontextmanager
-async def _open_devices(settings: Settings) -> AsyncIterator[Devices]:
-    clock, entropy, hubs = SystemClock(), SystemEntropy(), settings.linked_hubs()
-    async with await open_store(settings) as store:
-        admin = Admin(store=store, clock=clock, entropy=entropy, hubs=hubs, actor=actor())
-        yield Devices(admin=admin, store=store, clock=clock, entropy=entropy, hubs=hubs, actor=actor())
-
-
 async def _list(
     config: Path | None, *, hub: str | None, connected: bool, top: int, after: str, output: OutputFormat | None
 ) -> None:
     settings = load(config).settings
-    async with _open_devices(settings) as devices:
+    async with open_devices(settings) as (devices, _):
         found: list[DeviceRecord] = await collect(
             lambda start, limit: devices.list_devices(after=start, limit=limit, hub=hub), after=after, top=top
         )
@@ -257,9 +246,9 @@ async def _is_running(settings: Settings, config: Path | None) -> bool:
 
 async def _revoke(config: Path | None, device_id: str, *, delete: bool) -> AuditRecord:
     settings = load(config).settings
-    async with _open_devices(settings) as devices:
+    async with open_devices(settings) as (devices, store):
         revocation: Revocation = await (devices.delete(device_id) if delete else devices.disable(device_id))
-        return await devices.prove(revocation, LiveProbe(settings, config))
+        return await prove(revocation, devices, store, settings, config)
 
 
 def _conclude(receipt: AuditRecord, output: OutputFormat | None) -> None:

@@ -27,6 +27,7 @@ from provisiond.cli.enrollment_flags import (
     PrimaryKeyFile,
     ProvisioningStatusOption,
     ReprovisionPolicyOption,
+    Revoke,
     SecondaryCertificatePath,
     SecondaryKeyFile,
     ShowKeys,
@@ -35,6 +36,7 @@ from provisiond.cli.enrollment_flags import (
 from provisiond.cli.enrollment_import import EXAMPLE as IMPORT_EXAMPLE
 from provisiond.cli.enrollment_import import import_
 from provisiond.cli.output import Output, print_text
+from provisiond.cli.revoking import revoke_all
 from provisiond.cli.secret_files import read_tpm_public
 from provisiond.cli.session import Config
 from provisiond.model import EnrollmentKind, ProvisioningStatus
@@ -214,11 +216,15 @@ def disable(
     registration_id: Id = None,
     id_option: IdOption = None,
     etag: Etag = None,
+    revoke: Revoke = False,
     output: Output = None,
     config: Config = None,
 ) -> None:
     """Refuse the device, even when a group would let it in."""
     chosen = choose_id(registration_id, id_option, _WHAT)
+    if revoke:
+        asyncio.run(revoke_all(config, _KIND, chosen, output))
+        return
     status = ProvisioningStatus.DISABLED
     asyncio.run(enrolled_records.set_status(config, _KIND, chosen, status, etag=etag, output=output))
 

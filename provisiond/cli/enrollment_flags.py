@@ -182,6 +182,14 @@ EdgeEnabled = Annotated[
     typer.Option("--edge-enabled/--no-edge-enabled", help="Whether it is an edge device.", rich_help_panel=_ASSIGNMENT),
 ]
 ShowKeys = Annotated[bool, typer.Option("--show-keys", "--keys", help="Show symmetric keys.")]
+Revoke = Annotated[
+    bool,
+    typer.Option(
+        "--revoke",
+        help="Take the devices that it let in from their hubs as well, cut them off, try to connect as each would, and "
+        "print the receipts.",
+    ),
+]
 Etag = Annotated[
     str | None, typer.Option("--etag", metavar="ETAG", help="Only when the record has this etag still; * for any.")
 ]

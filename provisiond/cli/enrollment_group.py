@@ -23,11 +23,13 @@ from provisiond.cli.enrollment_flags import (
     PrimaryKeyFile,
     ProvisioningStatusOption,
     ReprovisionPolicyOption,
+    Revoke,
     SecondaryCertificatePath,
     SecondaryKeyFile,
     ShowKeys,
 )
 from provisiond.cli.output import Output, print_text
+from provisiond.cli.revoking import revoke_all
 from provisiond.cli.session import Config
 from provisiond.model import AttestationType, EnrollmentKind, ProvisioningStatus
 
@@ -194,10 +196,18 @@ def enable(
 
 @app.command("disable", epilog="Example: provisiond enrollment-group disable line-4")
 def disable(
-    group_id: Id = None, id_option: IdOption = None, etag: Etag = None, output: Output = None, config: Config = None
+    group_id: Id = None,
+    id_option: IdOption = None,
+    etag: Etag = None,
+    revoke: Revoke = False,
+    output: Output = None,
+    config: Config = None,
 ) -> None:
     """Refuse the group's devices, except those with an enrollment of their own."""
     chosen = choose_id(group_id, id_option, _WHAT)
+    if revoke:
+        asyncio.run(revoke_all(config, _KIND, chosen, output))
+        return
     status = ProvisioningStatus.DISABLED
     asyncio.run(enrolled_records.set_status(config, _KIND, chosen, status, etag=etag, output=output))
 

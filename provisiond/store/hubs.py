@@ -30,6 +30,14 @@ def void_retirements(connection: sqlite3.Connection, identities: Collection[tupl
         connection.executemany("DELETE FROM retirement WHERE hub = ? AND device_id = ?", list(identities))
 
 
+def expedite_retirements(connection: sqlite3.Connection, registration_id: str, at: datetime) -> None:
+    """Make everything of a registration due at this time, if it was due later."""
+    connection.execute(
+        "UPDATE retirement SET due_at_s = ?1 WHERE lower(registration_id) = lower(?2) AND due_at_s > ?1",
+        (int(at.timestamp()), rows.storable(registration_id)),
+    )
+
+
 def finish_retirement(connection: sqlite3.Connection, retirement: Retirement) -> bool:
     """Forget one that is done; False when it is not there, or not the same any more."""
     cursor = connection.execute(

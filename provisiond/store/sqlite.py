@@ -410,6 +410,11 @@ class SqliteStore:
         put = partial(hubs.put_retirements, retirements=(retirement,))
         await self._writes.call(MutationItem(apply=put, audit=None if audit is None else rows.audit_row(audit)))
 
+    async def expedite_retirements(self, registration_id: str, at: datetime) -> None:
+        """Have everything of a registration that is to go from a hub go at this time; raises StoreUnavailable."""
+        expedite = partial(hubs.expedite_retirements, registration_id=registration_id, at=at)
+        await self._writes.call(MutationItem(apply=expedite))
+
     async def finish_retirement(self, retirement: Retirement, audit: AuditRecord) -> bool:
         """Forget one that is done; False when the device has come back meanwhile; raises StoreUnavailable."""
         finish = partial(hubs.finish_retirement, retirement=retirement)

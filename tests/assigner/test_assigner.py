@@ -194,15 +194,15 @@ async def test_a_device_that_is_deleted_while_it_is_made_does_not_stay_at_the_hu
     assert hub.identities == {}
 
 
-async def test_a_device_that_is_disabled_while_it_is_made_is_disabled_at_the_hub(store, log):
+async def test_a_device_that_is_disabled_while_it_is_made_does_not_stay_at_the_hub(store, log):
     async def disable(identities):
         await reserve(store, "d", version=2, status=RegistrationStatus.DISABLED)
 
     hub = FakeHub(after_ensure=disable)
     await reserve(store, "d")
     async with working(store, log, a=hub):
-        await log.until(lambda: log.total("a", "disable") == 1)
-    assert hub.disabled == {"d"}
+        await log.until(lambda: log.total("a", "delete") == 1)
+    assert hub.identities == {}
 
 
 # --- retirement ---
