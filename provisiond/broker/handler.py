@@ -288,6 +288,6 @@ class DeviceHandler(BrokerProtocolHandler):
         if now < idle_by:
             return min(silent_by, idle_by)
         if self._gatekeeper.has_outstanding_operation(self.connection):
-            return min(silent_by, now + _OUTSTANDING_LOOK_S)
+            return min(silent_by, now + min(_OUTSTANDING_LOOK_S, self._limits.provisioning_idle_s))
         self.disconnect(Reason.IDLE, f"asked nothing for {self._limits.provisioning_idle_s:.1f} s")
         return None

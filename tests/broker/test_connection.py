@@ -154,8 +154,7 @@ async def test_an_idle_provisioning_connection_is_closed_though_it_pings(make_ed
         assert edge.broker.statistics.refused == {Reason.IDLE: 1}
 
 
-async def test_an_idle_connection_with_an_outstanding_operation_stays_until_it_is_final(make_edge, monkeypatch):
-    monkeypatch.setattr("provisiond.broker.handler._OUTSTANDING_LOOK_S", 0.05)
+async def test_an_idle_connection_with_an_outstanding_operation_stays_until_it_is_final(make_edge):
     async with make_edge(provisioning_idle_s=0.1) as edge, edge.client() as client:
         edge.gatekeeper.outstanding.add("1")
         assert await client.connect() == 0
