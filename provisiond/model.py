@@ -90,6 +90,11 @@ class Trace:
         """Record a check that did not."""
         self._checks.append(Check(name, False, finding, clause))
 
+    def ends_with_failure(self, name: str, finding: str) -> bool:
+        """Whether this very failure was the last thing recorded; nobody wants to read it twice."""
+        last = self._checks[-1] if self._checks else None
+        return last is not None and not last.passed and (last.name, last.finding) == (name, finding)
+
     def snapshot(self) -> tuple[Check, ...]:
         """The checks so far, in order."""
         return tuple(self._checks)

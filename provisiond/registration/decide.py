@@ -89,7 +89,8 @@ def refuse(
 ) -> Decision:
     """The decision that answers with an error: a code and a tracking id for the device, everything for the operator."""
     finding = getattr(fault, "finding", type(fault).__name__)
-    trace.failed(finding, str(fault), getattr(fault, "clause", ""))
+    if not trace.ends_with_failure(finding, str(fault)):
+        trace.failed(finding, str(fault), getattr(fault, "clause", ""))
     error = ErrorBody(
         code=fault.code, message=fault.public_message, tracking_id=context.tracking_id, timestamp=context.now
     )
