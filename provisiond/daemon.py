@@ -14,7 +14,7 @@ import structlog
 
 from provisiond.attestation.x509 import X509Limits
 from provisiond.broker.external import ExternalBroker
-from provisiond.edge import make_edge, reload_edge
+from provisiond.edge import make_edge, measure_edge, reload_edge
 from provisiond.errors import ConfigurationError, CorruptRecord, StoreUnavailable
 from provisiond.front import Front
 from provisiond.hub_observers import HubLogObserver, HubMetrics, HubObservers
@@ -264,8 +264,7 @@ class Daemon:
                 )
 
     async def _serve_metrics(self, resources: contextlib.AsyncExitStack) -> None:
-        broker = self._broker
-        self._metrics.gauge("provisiond_connections", "Open MQTT connections.", lambda: broker.statistics.connections)
+        measure_edge(self._metrics, self._broker)
         if self._settings.metrics.enabled:
             address = self._settings.metrics.address
             server = MetricsServer(self._metrics, host=address.host, port=address.port)

@@ -1,12 +1,15 @@
 """Where devices come in: a broker of our own, or a client of the site's; made from the configuration."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from secrets import token_hex
 
 from provisiond.broker.embedded import EmbeddedBroker
 from provisiond.broker.external import ExternalBroker, ExternalBrokerSpec
+from provisiond.broker.external_requests import Ignored
 from provisiond.broker.limits import BrokerLimits
 from provisiond.broker.listener import ListenerSpec
+from provisiond.metrics import Metrics
 from provisiond.model import JSONValue, Message
 from provisiond.ports import Gatekeeper
 from provisiond.protocols.operator import status_message
@@ -48,6 +51,18 @@ def reload_edge(edge: EmbeddedBroker | ExternalBroker, settings: Settings) -> No
     edge.reload_certificates()
     if isinstance(edge, EmbeddedBroker):
         edge.reload_limits(limits)
+
+
+def measure_edge(metrics: Metrics, edge: EmbeddedBroker | ExternalBroker) -> None:
+    """Let Prometheus see what the edge counts."""
+    metrics.gauge("provisiond_connections", "Open MQTT connections.", lambda: edge.statistics.connections)
+    if not isinstance(edge, ExternalBroker):
+        return
+    ignored = edge.statistics.ignored
+    for reason in Ignored:
+        name = f"provisiond_broker_ignored_{reason.value.replace('-', '_')}"
+        text = f"Messages of the site's broker, and wishes in them, passed over since the start: {reason.value}."
+        metrics.gauge(name, text, partial(ignored.__getitem__, reason))
 
 
 def external_broker_spec(settings: Settings) -> ExternalBrokerSpec:

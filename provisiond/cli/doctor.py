@@ -17,7 +17,7 @@ from provisiond.cli.doctor_store import examine_operations
 from provisiond.cli.exit_codes import ExitCode
 from provisiond.cli.finding import Finding
 from provisiond.cli.output import Output, OutputFormat, plain, print_records, resolve_format
-from provisiond.cli.reachability import is_listening
+from provisiond.cli.reachability import is_listening, is_open
 from provisiond.cli.session import Config, command, load
 from provisiond.errors import AdminError, ConfigurationError, StoreError
 from provisiond.local_ca import load_root_certificate
@@ -68,6 +68,7 @@ def _examine(config: Path | None) -> Iterator[Finding]:
     yield from _examine_ca(settings, config, now)
     for listener in settings.broker.listeners:
         yield from _examine_listener(listener, settings, config)
+    yield from _examine_broker(settings)
     yield from examine_operations(settings, command(config), now)
     yield from _examine_limits(settings)
     yield from _examine_tpm(settings)
@@ -174,6 +175,21 @@ def _examine_listener(listener: Listener, settings: Settings, config: Path | Non
             subject=subject,
             text=text,
             mend=f"provisiond init --dir NEW --host {missing[0]}, or change hubs",
+        )
+
+
+def _examine_broker(settings: Settings) -> Iterator[Finding]:
+    if settings.broker.mode == "embedded":
+        return
+    external = settings.broker.external
+    if is_open(external.address):
+        yield Finding(level="ok", subject="broker", text=f"{external.url} answers")
+    else:
+        yield Finding(
+            level="FAIL",
+            subject="broker",
+            text=f"nothing answers at {external.url}: no device can reach the service",
+            mend="start the broker, or mend [broker.external] url",
         )
 
 

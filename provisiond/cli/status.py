@@ -8,7 +8,7 @@ import typer
 
 from provisiond.cli.exit_codes import ExitCode
 from provisiond.cli.output import Output, print_record, suggest
-from provisiond.cli.reachability import is_listening
+from provisiond.cli.reachability import is_listening, is_open
 from provisiond.cli.session import Config, command, load
 from provisiond.settings import HubSettings, Settings
 from provisiond.store import SqliteStore
@@ -25,13 +25,14 @@ def status(output: Output = None, config: Config = None) -> None:
         {"name": listener.name, "bind": listener.bind, "tls": listener.tls, "listening": is_listening(listener)}
         for listener in settings.broker.listeners
     ]
-    is_running = any(listener["listening"] for listener in listeners)
+    is_running = any(listener["listening"] for listener in listeners) or _serves_behind_a_broker(settings)
     body = {
         "running": is_running,
         "configFile": str(loaded.file) if loaded.file else None,
         "idScope": settings.service.id_scope,
         "database": str(settings.database_file),
         "listeners": {str(listener.pop("name")): listener for listener in listeners},
+        **_broker(settings),
         **asyncio.run(_counts(settings)),
     }
     print_record(body, output)
@@ -58,6 +59,19 @@ async def _counts(settings: Settings) -> dict[str, Any]:
                 "signedUpTo": checkpoint.seq if checkpoint else None,
             },
         }
+
+
+def _serves_behind_a_broker(settings: Settings) -> bool:
+    """A client of a broker of the site's listens nowhere; its metrics tell that it runs, when they are served."""
+    is_client = settings.broker.mode == "external" and settings.metrics.enabled
+    return is_client and is_open(settings.metrics.address)
+
+
+def _broker(settings: Settings) -> dict[str, Any]:
+    external = settings.broker.external
+    if settings.broker.mode == "embedded":
+        return {}
+    return {"broker": {"url": external.url, "reachable": is_open(external.address)}}
 
 
 def _hub(hub: HubSettings, observed: Mapping[str, Any]) -> dict[str, Any]:

@@ -97,3 +97,21 @@ def test_doctor_begins_with_the_configuration(gateway):
     found = findings(gateway, expect=1)
     assert list(found) == ["configuration"]
     assert found["configuration"]["mend"] == f"provisiond -c {gateway.config} config check"
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_a_broker_of_the_sites_is_looked_for(gateway, is_there):
+    with socket.socket() as broker:
+        broker.bind(("127.0.0.1", 0))
+        if is_there:
+            broker.listen()
+        gateway.config.write_text(
+            'config_version = 1\n[broker]\nmode = "external"\n[broker.external]\n'
+            f'url = "mqtt://127.0.0.1:{broker.getsockname()[1]}"\n[metrics]\nenabled = false\n'
+            f'[service]\nstate_dir = "{gateway.config.parent}/state"\n'
+        )
+        body = gateway("status", expect=69).json
+        findings = {one["subject"]: one["level"] for one in gateway("doctor", expect=0 if is_there else 1).json}
+    assert body["broker"]["reachable"] is is_there
+    assert body["listeners"] == {}
+    assert findings["broker"] == ("ok" if is_there else "FAIL")
