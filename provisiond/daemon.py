@@ -224,7 +224,12 @@ class Daemon:
                 entropy=entropy,
             )
         )
-        return Front(provisioning=self._pipeline, hub=self._hub, operators=self._desk)
+        hub, audience = self._hub, self._audience
+        self._metrics.gauge(
+            "provisiond_connected_devices", "Devices connected to the embedded hub.", lambda: hub.connected
+        )
+        self._metrics.gauge("provisiond_lost_messages", "What listeners could not take.", lambda: audience.lost)
+        return Front(provisioning=self._pipeline, hub=hub, operators=self._desk)
 
     def _status(self) -> dict[str, JSONValue]:
         """What operators hear on the status topic."""
