@@ -1,210 +1,54 @@
-"""Whole registrations next to mosquitto's bare CONNECTs, per second of server CPU, in one run and one table.
+"""Every figure of provisiond in one place: `scripts/bench [SECTION ...]`.
 
-A registration is a TCP connect, a full TLS 1.3 handshake (P-256, mutual for X.509), CONNECT, SUBSCRIBE, register,
-`assigned` and DISCONNECT; the service has verified the device's chain or token and committed the assignment with
-synchronous=FULL before it answers. Every device is new to the service. mosquitto accepts the same devices with the same
-handshake, CONNECT and DISCONNECT, and does nothing else. The two servers take turns; figures are medians of the rounds.
+registrations  whole registrations next to mosquitto's bare CONNECTs, per second of server CPU (5 minutes)
+latency        the unmodified Python SDK, from register() to assigned (1 minute)
+storm          10,000 devices at once (1 minute)
+idle           10,000 connections that say nothing: memory, and what they cost somebody else (3 minutes)
+growth         1,000,000 enrollments and registrations next to 1,000 (15 minutes)
 """
 
 import argparse
-import base64
-import platform
-import secrets
-import shutil
-import statistics
-import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from functools import partial
-from itertools import count
+from collections.abc import Sequence
 from pathlib import Path
 
-from OpenSSL import SSL
+from tests.bench import growth, idle, latency, registrations, storm
 
-from tests.bench import load, servers
-from tests.bench.devices import Device, make_symmetric_key_device, make_x509_device
-from tests.certificates import Ca, make_ca
-from tests.system.daemon import ID_SCOPE, Service, run_daemon
-
-SETTLE_S = 0.1  # what a server still does for a device that has gone belongs to the round
-WARM_UP_DEVICES = 50
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Case:
-    """One kind of device, enrolled as a group.
-
-    Args:
-        make_device: a device with a given registration id.
-        device_ca: root of the devices' certificates; None for symmetric keys.
-    """
-
-    name: str
-    make_device: Callable[[str], Device]
-    context: SSL.Context
-    device_ca: Ca | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sample:
-    """One server in one round."""
-
-    per_s: float
-    cpu_us: float
-    busy: float
-    p50_ms: float
-    p99_ms: float
-    negotiated: str
-
-
-@dataclass(slots=True, kw_only=True)
-class Server:
-    """A server under one case, and what was measured of it."""
-
-    name: str
-    pid: int
-    work: load.Load
-    samples: list[Sample] = field(default_factory=list)
-
-    def measure(self, devices: Sequence[Device], concurrency: int) -> None:
-        """Run one round and keep its figures."""
-        before_s = servers.read_cpu_s(self.pid)
-        seen = self.work.run(devices, concurrency)
-        time.sleep(SETTLE_S)
-        cpu_s = servers.read_cpu_s(self.pid) - before_s
-        self.samples.append(
-            Sample(
-                per_s=len(devices) / seen.wall_s,
-                cpu_us=cpu_s / len(devices) * 1e6,
-                busy=cpu_s / seen.wall_s,
-                p50_ms=seen.latencies_s[len(devices) // 2] * 1e3,
-                p99_ms=seen.latencies_s[len(devices) * 99 // 100] * 1e3,
-                negotiated=seen.negotiated,
-            )
-        )
-
-    def median(self, name: str) -> float:
-        """The median of one figure over the rounds."""
-        return statistics.median(getattr(sample, name) for sample in self.samples)
-
-
-def make_x509_case(service: Service, name: str, intermediates: int) -> Case:
-    """Devices under a root in an enrollment group, with so many intermediates in between."""
-    root = issuer = make_ca(f"Bench Root {intermediates}")
-    chain: list[Ca] = []
-    for level in range(intermediates):
-        issuer = make_ca(f"Bench Intermediate {intermediates}.{level}", issuer)
-        chain.insert(0, issuer)
-    path = service.directory / f"bench-{intermediates}.pem"
-    path.write_bytes(root.pem)
-    service.enroll_group(f"bench-x509-{intermediates}", certificate_path=path)
-    return Case(
-        name=name,
-        make_device=partial(make_x509_device, issuer=issuer, id_scope=ID_SCOPE),
-        context=load.make_context([ca.certificate for ca in chain]),
-        device_ca=root,
-    )
-
-
-def make_symmetric_key_case(service: Service) -> Case:
-    """Devices whose keys are derived from the key of an enrollment group."""
-    key = secrets.token_bytes(64)
-    path = service.directory / "bench.key"
-    path.touch(mode=0o600)
-    path.write_text(base64.b64encode(key).decode())
-    service.enroll_group("bench-symmetric-key", primary_key_file=path)
-    return Case(
-        name="symmetric key",
-        make_device=partial(make_symmetric_key_device, group_key=key, id_scope=ID_SCOPE),
-        context=load.make_context(),
-    )
-
-
-def run_case(case: Case, ours: Server, theirs: Server, options: argparse.Namespace, ids: Iterator[int]) -> None:
-    """Let the two servers take turns, the one that begins changing from round to round."""
-    warm_up = [case.make_device(f"bench-{next(ids)}") for _ in range(WARM_UP_DEVICES)]
-    for server in (ours, theirs):
-        server.work.run(warm_up, options.concurrency)
-    for number in range(options.rounds):
-        devices = [case.make_device(f"bench-{next(ids)}") for _ in range(options.registrations)]
-        for server in (ours, theirs) if number % 2 == 0 else (theirs, ours):
-            server.measure(devices, options.concurrency)
-        print(f"{case.name}: round {number + 1} of {options.rounds}", file=sys.stderr)
-
-
-def print_heading(options: argparse.Namespace) -> None:
-    """What was measured, on what."""
-    mosquitto = subprocess.run([servers.find_mosquitto(), "-h"], capture_output=True, text=True, check=False).stdout
-    print(
-        f"{options.rounds} rounds of {options.registrations} new devices, {options.concurrency} at a time; "
-        f"Python {platform.python_version()}, {SSL.OpenSSL_version(SSL.OPENSSL_VERSION).decode()}, "
-        f"{mosquitto.splitlines()[0]}\n\n"
-        "| devices | server | CPU µs each | per CPU second | per second | cores busy | p50 ms | p99 ms | ratio |\n"
-        "|---|---|---|---|---|---|---|---|---|"
-    )
-
-
-def print_rows(case: Case, ours: Server, theirs: Server) -> None:
-    """The two lines of a case; the ratio is of per-CPU-second figures, paired round by round."""
-    pairs = zip(ours.samples, theirs.samples, strict=True)
-    ratio = statistics.median(their.cpu_us / our.cpu_us for our, their in pairs)
-    for server, relation in ((ours, f"**{ratio:.2f}**"), (theirs, "1")):
-        cpu_us = server.median("cpu_us")
-        print(
-            f"| {case.name} | {server.name} | {cpu_us:.0f} | {1e6 / cpu_us:.0f} | {server.median('per_s'):.0f} "
-            f"| {server.median('busy'):.2f} | {server.median('p50_ms'):.1f} | {server.median('p99_ms'):.1f} "
-            f"| {relation} |",
-            flush=True,
-        )
+SECTIONS = {
+    "registrations": registrations.measure,
+    "latency": latency.measure,
+    "storm": storm.measure,
+    "idle": idle.measure,
+    "growth": growth.measure,
+}
 
 
 def parse_options(arguments: Sequence[str]) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__.partition("\n")[0])
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--registrations", type=int, default=1500, help="devices in a round (1500)")
+    parser = argparse.ArgumentParser(
+        prog="scripts/bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("section", nargs="*", choices=[*SECTIONS, "all"], default=["registrations", "latency"])
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--registrations", type=int, default=1000, help="devices in a round (1000)")
     parser.add_argument("--concurrency", type=int, default=32, help="devices at a time (32)")
-    parser.add_argument("--quick", action="store_true", help="2 rounds of 200: only to see that it works")
+    parser.add_argument("--devices", type=int, default=10_000, help="devices of storm and idle (10,000)")
+    parser.add_argument("--records", type=int, default=1_000_000, help="enrollments and registrations (1,000,000)")
+    parser.add_argument("--quick", action="store_true", help="a little of everything: only to see that it works")
     options = parser.parse_args(arguments)
     if options.quick:
-        options.rounds, options.registrations = 2, 200
+        options.rounds, options.registrations, options.devices, options.records = 2, 200, 300, 2_000
     return options
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Print the table."""
+    """Print the tables."""
     options = parse_options(arguments)
-    ids = count(1)
-    directory = Path(tempfile.mkdtemp(prefix="provisiond-bench-"))
-    try:
-        service = Service(directory / "provisiond")
-        service.configure()
-        cases = [
-            make_x509_case(service, "X.509", 0),
-            make_x509_case(service, "X.509, two intermediates", 2),
-            make_symmetric_key_case(service),
-        ]
-        print_heading(options)
-        with run_daemon(service, quiet=True) as daemon:
-            for number, case in enumerate(cases):
-                with servers.run_mosquitto(directory / f"mosquitto-{number}", device_ca=case.device_ca) as (pid, their):
-                    ours = Server(
-                        name="provisiond, registration",
-                        pid=daemon.process.pid,
-                        work=load.Load(("127.0.0.1", daemon.port(tls=True)), case.context, load.register),
-                    )
-                    theirs = Server(
-                        name="mosquitto, CONNECT",
-                        pid=pid,
-                        work=load.Load(("127.0.0.1", their), case.context, load.connect_only),
-                    )
-                    run_case(case, ours, theirs, options, ids)
-                print_rows(case, ours, theirs)
-    finally:
-        shutil.rmtree(directory)
+    for name in SECTIONS if "all" in options.section else options.section:
+        with tempfile.TemporaryDirectory(prefix="provisiond-bench-") as directory:
+            SECTIONS[name](Path(directory), options)
+        print(flush=True)
 
 
 if __name__ == "__main__":

@@ -27,10 +27,10 @@ class Device:
     key: Any = field(default=None, repr=False)
 
 
-def make_x509_device(registration_id: str, issuer: Ca, id_scope: str) -> Device:
+def make_x509_device(registration_id: str, issuer: Ca, id_scope: str, keep_alive_s: int = 60) -> Device:
     """A device with a fresh P-256 key and certificate."""
     leaf = make_leaf(registration_id, issuer)
-    return _make_device(registration_id, id_scope, None, certificate=leaf.certificate, key=leaf.key)
+    return _make_device(registration_id, id_scope, None, keep_alive_s, certificate=leaf.certificate, key=leaf.key)
 
 
 def make_symmetric_key_device(registration_id: str, group_key: bytes, id_scope: str) -> Device:
@@ -44,11 +44,13 @@ def make_symmetric_key_device(registration_id: str, group_key: bytes, id_scope: 
     return _make_device(registration_id, id_scope, token)
 
 
-def _make_device(registration_id: str, id_scope: str, password: str | None, **credentials: Any) -> Device:
+def _make_device(
+    registration_id: str, id_scope: str, password: str | None, keep_alive_s: int = 60, **credentials: Any
+) -> Device:
     username = f"{id_scope}/registrations/{registration_id}/api-version=2019-03-31&ClientVersion={CLIENT_VERSION}"
     return Device(
         registration_id=registration_id,
-        connect=packets.encode_connect(registration_id, username, password),
+        connect=packets.encode_connect(registration_id, username, password, keep_alive_s),
         subscribe=packets.encode_subscribe(),
         register=packets.encode_register(registration_id),
         **credentials,

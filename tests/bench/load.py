@@ -28,6 +28,7 @@ class Link:
     def __init__(self, address: tuple[str, int], context: SSL.Context, device: Device) -> None:
         self.device = device
         self.started = time.monotonic()
+        self.round_trips_s: list[float] = []
         self.socket = socket.socket()
         self.socket.setblocking(False)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -92,6 +93,27 @@ def register(link: Link) -> Generator[int, None, None]:
     if not topic.startswith("$dps/registrations/res/200/") or b'"assignedHub"' not in payload:
         raise ValueError(f"not assigned: {topic} {payload!r}")
     link.send(packets.encode_puback(packet_id) + packets.DISCONNECT)
+
+
+def stay(link: Link) -> Generator[int, None, None]:
+    """Handshake, CONNECT, SUBSCRIBE, and not another word."""
+    yield from link.shake_hands()
+    link.send(link.device.connect)
+    yield from link.expect(packets.CONNACK)
+    link.send(link.device.subscribe)
+    yield from link.expect(packets.SUBACK)
+
+
+def register_often(link: Link, times: int) -> Generator[int, None, None]:
+    """Register `times` times on one connection and keep how long each took."""
+    yield from stay(link)
+    for _ in range(times):
+        asked_at = time.monotonic()
+        link.send(link.device.register)
+        yield from link.expect(packets.PUBACK)
+        _, packet_id, _ = packets.split_publish((yield from link.expect(packets.PUBLISH)))
+        link.round_trips_s.append(time.monotonic() - asked_at)
+        link.send(packets.encode_puback(packet_id))
 
 
 def make_context(intermediates: Sequence[x509.Certificate] = ()) -> SSL.Context:

@@ -6,11 +6,13 @@ _REPLIES = "$dps/registrations/res/#"
 _REGISTER = "$dps/registrations/PUT/iotdps-register/?$rid=1"
 
 
-def encode_connect(client_id: str, username: str, password: str | None) -> bytes:
-    """CONNECT with a clean session and 60 s of keep-alive."""
+def encode_connect(client_id: str, username: str, password: str | None, keep_alive_s: int = 60) -> bytes:
+    """CONNECT with a clean session."""
     flags = 0x82 if password is None else 0xC2
     fields = [client_id, username, *([] if password is None else [password])]
-    return _encode(0x10, b"\x00\x04MQTT\x04" + bytes([flags]) + b"\x00\x3c" + b"".join(map(_text, fields)))
+    return _encode(
+        0x10, b"\x00\x04MQTT\x04" + bytes([flags]) + keep_alive_s.to_bytes(2, "big") + b"".join(map(_text, fields))
+    )
 
 
 def encode_subscribe() -> bytes:

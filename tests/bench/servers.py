@@ -1,6 +1,7 @@
 """The servers under the load, and the CPU time they use."""
 
 import os
+import resource
 import shutil
 import socket
 import subprocess
@@ -26,6 +27,18 @@ def read_cpu_s(pid: int) -> float:
     own_s = time.clock_gettime((~pid << 3) | _CPUCLOCK_SCHED)  # clock_getcpuclockid(3); to the nanosecond
     children = Path(f"/proc/{pid}/task").glob("*/children")
     return own_s + sum(read_cpu_s(int(child)) for path in children for child in path.read_text().split())
+
+
+def read_memory_kib(pid: int, field: str = "VmRSS") -> int:
+    """Resident memory now, or at its highest (`VmHWM`)."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.split(f"{field}:")[1].split()[0])
+
+
+def allow_connections(count: int) -> None:
+    """Let this process, and those it starts, open so many files."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(count + 256, hard), hard))
 
 
 def find_mosquitto() -> str:

@@ -24,6 +24,13 @@ def test_devices_with_certificates_connect_to_mosquitto(tmp_path: Path) -> None:
 
 @pytest.mark.mosquitto
 def test_the_table_has_a_row_for_either_server_in_every_case(capsys: pytest.CaptureFixture[str]) -> None:
-    bench.main(["--rounds", "1", "--registrations", "10", "--concurrency", "4"])
+    bench.main(["registrations", "--rounds", "2", "--registrations", "10", "--concurrency", "4"])
     rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
-    assert len(rows) == 1 + 3 * 2
+    assert len(rows) == 1 + 4 * 2
+
+
+@pytest.mark.parametrize("section", ["storm", "idle", "growth"])
+def test_the_longer_sections_work(section: str, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--rounds", "2", "--registrations", "10", "--devices", "20", "--records", "50", "--concurrency", "4"]
+    bench.main([section, *options])
+    assert capsys.readouterr().out.strip()

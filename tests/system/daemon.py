@@ -65,6 +65,12 @@ class Service:
             document["hubs"] = hubs
         self.config_file.write_text(tomlkit.dumps(document))
 
+    def limit(self, **limits: object) -> None:
+        """Change `[broker.limits]`."""
+        document: Any = tomlkit.parse(self.config_file.read_text())
+        document["broker"].setdefault("limits", {}).update(limits)
+        self.config_file.write_text(tomlkit.dumps(document))
+
     def listener(self, *, tls: bool) -> str:
         """The name of the listener with or without TLS."""
         document: Any = tomlkit.parse(self.config_file.read_text())
@@ -90,14 +96,14 @@ class Daemon:
     Unless it is `quiet`, its log goes to standard error too, where a test that fails shows it.
     """
 
-    def __init__(self, service: Service, *, quiet: bool = False) -> None:
+    def __init__(self, service: Service, *, quiet: bool = False, module: str = "provisiond") -> None:
         self.service = service
         self._quiet = quiet
         self.log: list[str] = []
         self._ready = threading.Event()
         self.ready_line: dict[str, Any] = {}
         self.process = subprocess.Popen(
-            [*_PROVISIOND, "-c", str(service.config_file), "run"],
+            [sys.executable, "-m", module, "-c", str(service.config_file), "run"],
             env=_ENVIRONMENT | {"PROVISIOND_LOG__FORMAT": "json"},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -157,9 +163,9 @@ class Daemon:
 
 
 @contextmanager
-def run_daemon(service: Service, *, quiet: bool = False) -> Iterator[Daemon]:
+def run_daemon(service: Service, *, quiet: bool = False, module: str = "provisiond") -> Iterator[Daemon]:
     """A ready daemon, which must then end cleanly within `STOP_TIMEOUT_S` when it is told to."""
-    with Daemon(service, quiet=quiet) as daemon:
+    with Daemon(service, quiet=quiet, module=module) as daemon:
         yield daemon
         assert daemon.stop() == 0, daemon.text_log
         assert "Traceback" not in daemon.text_log, daemon.text_log
