@@ -4,7 +4,8 @@ import asyncio
 import contextlib
 import resource
 import signal
-from collections.abc import Awaitable, Callable
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from functools import partial
 from importlib.metadata import version
@@ -12,13 +13,16 @@ from typing import Final, Self
 
 import structlog
 
+from provisiond.admin.declared import Planned, apply
 from provisiond.attestation.x509 import X509Limits
 from provisiond.broker.external import ExternalBroker
+from provisiond.declaring import declares, plan_declared
 from provisiond.edge import make_edge, measure_edge, reload_edge
-from provisiond.errors import ConfigurationError, CorruptRecord, StoreUnavailable
+from provisiond.errors import AdminError, ConfigurationError, CorruptRecord, StoreError, StoreUnavailable
 from provisiond.front import Front
 from provisiond.hub_observers import HubLogObserver, HubMetrics, HubObservers
 from provisiond.hubs.audience import Audience, EventObserver
+from provisiond.hubs.background import Background
 from provisiond.hubs.directory import ConfiguredHubs
 from provisiond.hubs.embedded import EmbeddedHub
 from provisiond.hubs.operator_desk import OperatorDesk
@@ -41,6 +45,7 @@ from provisiond.settings.trust import load_crls, load_tpm_policy
 from provisiond.store.audit_keeper import AuditKeeper
 from provisiond.store.audit_trail import AuditTrail
 from provisiond.store.checkpoints import CheckpointSigner
+from provisiond.store.declared import DeclaredTables
 from provisiond.store.sqlite import SqliteStore
 from provisiond.system import SystemClock, SystemEntropy, background, notify_service_manager
 from provisiond.watchdog import Watchdog, ping_listener, watchdog_period_s
@@ -72,6 +77,7 @@ class Daemon:
         self._stop = asyncio.Event()
         self._resources = contextlib.AsyncExitStack()
         self._metrics = Metrics()
+        self._background = Background()
         self._hubs = ConfiguredHubs(settings.linked_hubs())
         self._observer = Observers([LogObserver(), self._metrics])
         self._audience = Audience()
@@ -123,13 +129,50 @@ class Daemon:
         if self._reload is None:
             return
         try:
-            settings, waiting = take_over(self._settings, self._reload())
+            read = self._reload()
+        except (ConfigurationError, OSError) as error:
+            self._refuse_reload(error)
+            return
+        if declares(read) or declares(self._settings):
+            self._background.start(self._reload_declared(read), "reload")
+        else:
+            self._take_over(read)
+
+    async def _reload_declared(self, read: Settings) -> None:
+        """Judge the enrollments before anything is taken over, and store them when everything else was."""
+        try:
+            steps = await plan_declared(read, self._store)
+            if not self._take_over(read):
+                return
+            await apply(DeclaredTables(self._store), steps)
+        except (AdminError, ConfigurationError, OSError, StoreError) as error:
+            self._refuse_reload(error)
+            return
+        self._say_declared(steps)
+
+    def _refuse_reload(self, error: Exception) -> None:
+        self._log.error("reload failed; the old configuration stays in force", reason=str(error))
+
+    def _say_declared(self, steps: Sequence[Planned]) -> None:
+        if steps:
+            counts = Counter(step.action.value for step in steps)
+            self._log.info("enrollments of the configuration applied", **counts)
+
+    async def _declare(self) -> None:
+        steps = await plan_declared(self._settings, self._store)
+        await apply(DeclaredTables(self._store), steps)
+        self._say_declared(steps)
+
+    def _take_over(self, read: Settings) -> bool:
+        """Whether it could be."""
+        try:
+            settings, waiting = take_over(self._settings, read)
             policy = service_policy(settings)
             reload_edge(self._broker, settings)
             self._work.reload(settings)
         except (ConfigurationError, OSError) as error:
-            self._log.error("reload failed; the old configuration stays in force", reason=str(error))
-            return
+            self._refuse_reload(error)
+            return False
         configure_logs(level=settings.log.level, output_format=settings.log.format)
         self._hubs.replace(settings.linked_hubs())
         self._pipeline.policy = policy
@@ -137,6 +180,7 @@ class Daemon:
         _raise_file_limit(settings.broker.limits.max_connections)
         self._log.info("reloaded", needs_restart=",".join(waiting) or "nothing")
         self._settings = settings
+        return True
 
     async def _start(self, resources: contextlib.AsyncExitStack) -> None:
         settings = self._settings
@@ -157,6 +201,8 @@ class Daemon:
             outbox=self._work.assigner,
             allocator=self._work.allocator,
         )
+        await self._declare()
+        resources.push_async_callback(self._background.close)
         await self._warn_of_tpm_groups()
         await self._keep_audit(resources)
         self._broker = make_edge(settings, gatekeeper=await self._open_hub(resources), status=self._status)

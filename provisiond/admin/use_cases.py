@@ -26,8 +26,8 @@ PAGE_MAX: Final = 1000
 """Records in one page; a caller that wants more asks again."""
 
 _NOUNS: Final = {EnrollmentKind.INDIVIDUAL: "enrollment", EnrollmentKind.GROUP: "enrollment-group"}
-# What a change is not about.
-_BOOKKEEPING: Final = {"etag", "updated_at", "created_at"}
+BOOKKEEPING: Final = {"etag", "updated_at", "created_at"}
+"""What a change is not about."""
 
 
 class Admin:
@@ -98,6 +98,10 @@ class Admin:
         return EnrollmentChange(
             enrollment=prepared, replaces=current.etag, audit=self._audit("update", kind, enrolled_id, reason)
         )
+
+    def audit_removal(self, enrollment: Enrollment) -> AuditRecord:
+        """The audit record of an enrollment that goes because it is not declared any more."""
+        return self._audit("delete", enrollment.kind, enrollment.id, "not declared any more")
 
     def record_of(self, event: str, registration_id: str, reason: str) -> AuditRecord:
         """An audit record of what this operator did to a device."""
@@ -312,5 +316,5 @@ def is_unchanged(before: Enrollment, after: Enrollment) -> bool:
 
 
 def _differences(before: Enrollment, after: Enrollment) -> str:
-    names = [field.name for field in dataclasses.fields(Enrollment) if field.name not in _BOOKKEEPING]
+    names = [field.name for field in dataclasses.fields(Enrollment) if field.name not in BOOKKEEPING]
     return ", ".join(name for name in names if getattr(before, name) != getattr(after, name)) or "nothing"

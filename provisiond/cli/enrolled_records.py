@@ -36,6 +36,7 @@ _COLUMNS: Final = {
     "status": "provisioningStatus",
     "allocation": "allocationPolicy",
     "hubs": "iotHubs",
+    "by": "origin",
     "updated": "lastUpdatedDateTimeUtc",
 }
 
@@ -115,7 +116,10 @@ async def list_(
             lambda start, limit: admin.list_enrollments(kind, after=start, limit=limit), after=after, top=top
         )
     id_name = "registrationId" if kind is EnrollmentKind.INDIVIDUAL else "enrollmentGroupId"
-    bodies = [enrollment_to_json(enrollment, show_keys=show_keys) for enrollment in found[:top]]
+    bodies = [
+        enrollment_to_json(enrollment, show_keys=show_keys) | {"origin": enrollment.origin}
+        for enrollment in found[:top]
+    ]
     print_records(bodies, {"id": id_name, **_COLUMNS}, output)
     if len(found) > top:
         note(f"there are more: {command(config)} {_NOUNS[kind]} list --after {found[top - 1].id}")

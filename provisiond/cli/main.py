@@ -16,6 +16,8 @@ _NOUNS: Final = {
     "demo": "Everything at once in a temporary directory: devices are enrolled, started, assigned.",
     "init": "Make a configuration, a local CA and a server certificate.",
     "run": "Run the daemon in the foreground.",
+    "plan": "Show what applying the enrollments of the configuration would change.",
+    "apply": "Make the enrollments what the configuration declares.",
     "status": "Show whether the daemon runs, and what it has done.",
     "doctor": "Look for what is wrong, and say what mends it.",
     "config": "Check and show the configuration.",

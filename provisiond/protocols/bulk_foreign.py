@@ -40,10 +40,11 @@ _KEY_SIZES_BYTES: Final = range(16, 65)
 
 
 def from_azure(row: Row) -> Row:
-    """An Azure record without what is only Azure's."""
+    """An Azure record without what is only Azure's, or one of our own lists without what is only shown."""
     if row.body is None:
         return row
     body = dict(row.body)
+    body.pop("origin", None)
     notes = []
     host = body.pop("iotHubHostName", None)
     if host and not body.get("iotHubs"):

@@ -54,6 +54,25 @@ _OTHER_HUBS: Final = """\
 """
 
 
+_ENROLLMENTS: Final = """\
+# Enrollments may stand in this file; `provisiond plan` shows what they change, and a start or SIGHUP applies them all,
+# or none. What is taken out of the file is deleted. Keys and certificates stand in files of their own.
+# [[enrollments]]
+# registration_id = "sensor-7"
+# attestation_type = "x509"
+# certificate_file = "sensor-7.pem"
+# device_id = "pump-3"
+# initial_twin_tags = { site = "north" }
+#
+# [[enrollment_groups]]
+# group_id = "line-4"
+# attestation_type = "x509"
+# certificate_file = "line-4-ca.pem"
+# iot_hubs = ["local"]
+# reprovision_policy = "never"
+"""
+
+
 def render_example() -> str:
     """The text of `config/provisiond.toml`, made from the schema so that it cannot fall behind it."""
     defaults = Settings()
@@ -83,7 +102,9 @@ def _tables(schema: type[BaseModel], values: dict[str, Any], path: tuple[str, ..
         elif key in ("listeners", "hubs"):
             item = Listener if key == "listeners" else HubSettings
             tables += _repeated(item, values[key], (*path, key))
-        else:
+        elif key == "enrollments":
+            tables.append(_ENROLLMENTS)
+        elif key != "enrollment_groups":
             lines.append(_setting(key, values[key], field.description or ""))
     header = f"[{'.'.join(path)}]\n" if path else ""
     summary = _comment(textwrap.wrap(_first_paragraph(schema), _WIDTH)) if path else ""

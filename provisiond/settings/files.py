@@ -11,6 +11,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
 from provisiond.errors import ConfigurationError
+from provisiond.settings.declared import declared_enrollments
 from provisiond.settings.schema import Listener, Settings
 from provisiond.settings.trust import load_crls, load_tpm_policy, read_file
 
@@ -39,6 +40,7 @@ def check_files(settings: Settings, *, now: datetime) -> tuple[str, ...]:
         warnings += _check_external(settings, now)
     load_crls(settings.attestation.x509)
     load_tpm_policy(settings.attestation.tpm)
+    declared_enrollments(settings, now=now)
     return tuple(warnings)
 
 

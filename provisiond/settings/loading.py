@@ -86,6 +86,7 @@ def _validate(merged: Mapping[str, Any], origins: Mapping[KeyPath, Layer], file:
         return opened.place(path) if opened and path else str(file or "configuration")
 
     try:
-        return Settings.model_validate(merged, context={"base_dir": file.parent if file else Path.cwd()})
+        base_dir = file.parent if file else Path.cwd()
+        return Settings.model_validate(merged, context={"base_dir": base_dir, "place": place})
     except ValidationError as error:
         raise ConfigurationError(describe(error, Settings, place)) from error

@@ -1,7 +1,7 @@
 """What is wrong with a configuration, said so that it can be mended: where, which key, what to write instead."""
 
 import difflib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from types import UnionType
 from typing import Any, Final, get_args, get_origin
 
@@ -11,12 +11,6 @@ from pydantic_core import ErrorDetails
 from provisiond.settings.location import KeyPath
 
 _MOST_SHOWN: Final = 10
-
-_LATER: Final[Mapping[str, str]] = {
-    "enrollments": "enrollments in the file are for a later version; use `provisiond enrollment create`",
-    "enrollment_groups": "groups in the file are for a later version; use `provisiond enrollment-group create`",
-}
-
 
 def describe(error: ValidationError, schema: type[BaseModel], place: Callable[[KeyPath], str]) -> str:
     """One line a problem.
@@ -72,8 +66,6 @@ def _explain(problem: ErrorDetails, schema: type[BaseModel]) -> str:
 def _explain_unknown(path: KeyPath, schema: type[BaseModel]) -> str:
     key, table = str(path[-1]), path[:-1]
     where = f"[{dotted(table)}] " if table else ""
-    if not table and key in _LATER:
-        return _LATER[key]
     suggestion = did_you_mean(key, _keys_of(_model_at(schema, table)))
     if not suggestion:
         homes = [dotted(home) or "the top" for home, known in _tables(schema, ()) if key in known]

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
 from provisiond.enrollment.reprovision import POLICIES
 from provisiond.model import AllocationPolicy, AttestationType, Hub, ReprovisionPolicy
 from provisiond.settings.addresses import SocketAddress, parse_bind
+from provisiond.settings.enrollments import EnrollmentGroupSettings, EnrollmentSettings
 from provisiond.settings.external import External
 from provisiond.settings.hubs import HubSettings
 from provisiond.settings.section import FilePath, Section
@@ -403,6 +404,20 @@ class Settings(Section):
     log: Log = Log()
     metrics: Metrics = Metrics()
     audit: Audit = Audit()
+    enrollments: tuple[EnrollmentSettings, ...] = Field(
+        default=(), description="Devices that are enrolled by this file; applied at a start and at SIGHUP."
+    )
+    enrollment_groups: tuple[EnrollmentGroupSettings, ...] = Field(
+        default=(), description="Enrollment groups of this file, likewise."
+    )
+
+    @model_validator(mode="after")
+    def _note_places(self, info: ValidationInfo) -> Self:
+        place = (info.context or {}).get("place")
+        for name in ("enrollments", "enrollment_groups"):
+            for index, declared in enumerate(getattr(self, name)):
+                declared.note_place(place((name, index)) if place else f"{name}[{index}]")
+        return self
 
     @model_validator(mode="after")
     def _check_hubs(self) -> Self:

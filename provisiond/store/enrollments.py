@@ -107,6 +107,20 @@ def load_many(
     return [_decode(kind, row, digest) for row in found.fetchall()]
 
 
+def load_of_origin(connection: sqlite3.Connection, origin: str, digest: rows.RowDigest) -> list[Enrollment]:
+    """Every record of an origin, of both kinds.
+
+    Raises:
+        CorruptRecord: one is damaged.
+    """
+    found = connection.execute(
+        "SELECT kind, key, digest, record FROM enrollment WHERE instr(record, ?) ORDER BY kind, key",
+        (f'"origin":"{origin}"',),
+    )
+    decoded = [_decode(EnrollmentKind(kind.decode()), tuple(row), digest) for kind, *row in found.fetchall()]
+    return [enrollment for enrollment in decoded if enrollment.origin == origin]
+
+
 def unchanged(connection: sqlite3.Connection, guards: Iterable[rows.EnrollmentGuard]) -> set[rows.EnrollmentGuard]:
     """Those of the guards whose enrollment is there and has not changed."""
     keys = json.dumps([guard.key for guard in guards])

@@ -49,14 +49,14 @@ class BulkTables:
 
     async def apply_enrollments(self, changes: Sequence[EnrollmentChange]) -> Sequence[Exception | None]:
         """Store each change that can be, in one transaction; raises StoreUnavailable."""
-        encoded = [_encode(change, self._store.digest) for change in changes]
+        encoded = [encode_change(change, self._store.digest) for change in changes]
 
         def apply(connection: sqlite3.Connection) -> list[Exception | None]:
             results: list[Exception | None] = []
             trail = []
             for values in encoded:
                 try:
-                    trail.append(_apply_one(connection, values, self._store.digest))
+                    trail.append(apply_encoded(connection, values, self._store.digest))
                     results.append(None)
                 except ProvisiondError as error:
                     results.append(error)
@@ -109,7 +109,7 @@ class ImportStaging:
         Raises:
             StoreUnavailable: the disk is full.
         """
-        encoded = [_encode(change, self._store.digest) for change in changes]
+        encoded = [encode_change(change, self._store.digest) for change in changes]
         marks = ", ".join("?" * 13)
         try:
             self._connection.execute("BEGIN")
@@ -136,7 +136,7 @@ class ImportStaging:
         try:
             for batch in self._batches():
                 self._require_wanted()
-                audit.append(connection, [_apply_one(connection, values, self._store.digest) for values in batch])
+                audit.append(connection, [apply_encoded(connection, values, self._store.digest) for values in batch])
         except BaseException:
             connection.execute("ROLLBACK TO import")
             connection.execute("RELEASE import")
@@ -153,13 +153,19 @@ class ImportStaging:
             yield [values[1:] for values in batch]
 
 
-def _encode(change: EnrollmentChange, digest: rows.RowDigest) -> tuple[Any, ...]:
+def encode_change(change: EnrollmentChange, digest: rows.RowDigest) -> tuple[Any, ...]:
+    """A change as columns, for `apply_encoded`; raises InvalidArgument, StoreError."""
     row = rows.enrollment_row(change.enrollment, digest)
     hashes = json.dumps(enrollments.subject_hashes(change.enrollment))
     return (change.replaces, hashes, *astuple(row), *astuple(rows.audit_row(change.audit)))
 
 
-def _apply_one(connection: sqlite3.Connection, values: tuple[Any, ...], digest: rows.RowDigest) -> rows.AuditRow:
+def apply_encoded(connection: sqlite3.Connection, values: tuple[Any, ...], digest: rows.RowDigest) -> rows.AuditRow:
+    """Create or replace, in the transaction of the caller; the audit row to append.
+
+    Raises:
+        AlreadyExists, EtagMismatch, RecordNotFound: nothing was changed.
+    """
     replaces, hashes, key, kind, attestation_type, etag, record, stored, *audited = values
     row = rows.EnrollmentRow(
         key=key, kind=kind, attestation_type=attestation_type, etag=etag, record=record, digest=stored

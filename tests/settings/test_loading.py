@@ -177,7 +177,7 @@ def test_a_file_whose_last_line_has_no_end_was_cut_short(refusal):
         ),
         ("[log]\nzebra = 1\n", ':3: [log] "zebra" is not a setting; remove it, or see `provisiond config example`'),
         ('[[hubs]]\nname = "a"\nhost = "a"\nwait = 3\n', ':5: [hubs[0]] "wait" is not a setting; did you mean'),
-        ("[[enrollments]]\n", "use `provisiond enrollment create`"),
+        ("[[enrollments]]\n", "enrollments[0].registration_id is missing"),
         (
             '[log]\nlevel = "inf"\n',
             ":3: log.level = 'inf' is not 'debug', 'info', 'warning' or 'error'; did you mean \"info\"?",
