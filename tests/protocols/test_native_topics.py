@@ -7,8 +7,11 @@ from hypothesis import strategies as st
 from provisiond.errors import DeviceFault, MalformedRequest, UnknownOperation
 from provisiond.model import RegistrationId
 from provisiond.protocols.native_topics import (
+    RESERVED_IDS,
     Operation,
+    claimed_id_of,
     own_response_topic,
+    parse_reply_topic,
     parse_request_topic,
     reply_topic,
     request_topic,
@@ -133,3 +136,40 @@ def test_a_response_topic_inside_the_own_subtree_is_honoured(tail):
 )
 def test_any_other_response_topic_is_ignored(topic):
     assert own_response_topic(topic, DEVICE) is None
+
+
+@given(IDS, st.sampled_from(Operation), RIDS)
+def test_a_device_finds_its_request_id_in_the_replys_topic(registration_id, operation, rid):
+    topic = reply_topic(request_topic(registration_id, operation, rid))
+    assert parse_reply_topic(topic, registration_id) == rid
+
+
+@pytest.mark.parametrize(
+    "topic",
+    [
+        "",
+        "provisiond/v1/Press-7/res/register",
+        "provisiond/v1/Press-7/res/register/1/2",
+        "provisiond/v1/Press-7/req/register/1",
+        "provisiond/v1/press-7/res/register/1",
+        "provisiond/v1/Press-8/res/register/1",
+        "provisiond/v2/Press-7/res/register/1",
+    ],
+)
+def test_any_other_topic_is_no_reply_to_this_device(topic):
+    assert parse_reply_topic(topic, DEVICE) is None
+
+
+@given(st.text(max_size=300) | st.from_regex(r"provisiond/v1/.{0,20}", fullmatch=True))
+def test_any_text_belongs_to_a_device_or_to_nobody(topic):
+    claimed_id = claimed_id_of(topic)
+    assert claimed_id is None or topic.startswith(f"provisiond/v1/{claimed_id}")
+
+
+@pytest.mark.parametrize("name", [*RESERVED_IDS, *(name.upper() for name in RESERVED_IDS)])
+def test_a_level_beside_the_devices_is_no_devices_own(name):
+    topic = f"provisiond/v1/{name}/req/register/1"
+    assert claimed_id_of(topic) is None
+    assert reply_topic(topic) is None
+    with pytest.raises(MalformedRequest, match="reserved"):
+        parse_request_topic(topic)
