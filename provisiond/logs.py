@@ -42,6 +42,7 @@ _SECRET_TEXTS: Final = (
 # What any of these patterns matches has one of these in it; to look for them takes a fifth of the time.
 _SECRET_MARK: Final = re.compile(r"sig|key|password|secret|token|-----begin")
 _CONTROL_CHARACTERS: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_NUMBERS: Final = (bool, int, float)
 # A record is for reading; what is longer is a stranger's.
 _LONGEST_TEXT: Final = 8192
 
@@ -187,13 +188,15 @@ def _is_secret(name: str) -> bool:
 
 def _clean(key: str, value: Any) -> Any:
     """A value that is safe to write: no secret, no control character, nothing that would be rendered later."""
-    if value is None or isinstance(value, bool | int | float) or key.startswith("_"):
+    if value is None or isinstance(value, _NUMBERS) or key.startswith("_"):
         return value
     if _is_secret(key):
         return _REDACTED
+    if isinstance(value, str):
+        return _escape(redact(value))[:_LONGEST_TEXT]
     if isinstance(value, Mapping):
         return {str(name): _clean(str(name), inner) for name, inner in value.items()}
-    return _escape(redact(value if isinstance(value, str) else str(value)))[:_LONGEST_TEXT]
+    return _escape(redact(str(value)))[:_LONGEST_TEXT]
 
 
 def _escape(text: str) -> str:

@@ -1,6 +1,5 @@
 """One message, one direction: parse, read facts, decide, commit, reply. And one CONNECT: admit."""
 
-import uuid
 from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -342,9 +341,9 @@ class Pipeline:
         return Context(
             now=self._clock.now(),
             immediate=self._is_immediate(connection),
-            tracking_id=str(uuid.UUID(bytes=random[:16], version=4)),
-            operation_id=f"5.{operation[:8].hex()}.{uuid.UUID(bytes=operation[8:], version=4)}",
-            etag=b64encode(f'"{uuid.UUID(bytes=random[16:32], version=4)}"'.encode()).decode(),
+            tracking_id=_uuid_text(random[:16]),
+            operation_id=f"5.{operation[:8].hex()}.{_uuid_text(operation[8:])}",
+            etag=b64encode(f'"{_uuid_text(random[16:32])}"'.encode()).decode(),
             challenge_id=random[32:].hex(),
             connection_id=f"{self._run_id}-{connection.connection_id}" if connection.connection_id else "",
             entropy=self._entropy,
@@ -375,6 +374,13 @@ def _challenge_key(protocol: Role, connection_id: str, challenge_id: str | None)
     The name spaces are apart, so that naming a challenge never voids one of another protocol.
     """
     return f"dps/{connection_id}" if protocol is Role.DPS else f"native/{challenge_id}"
+
+
+def _uuid_text(random: bytes) -> str:
+    """A version 4 UUID (RFC 9562 5.4) of 16 random octets; three a registration, at a quarter of `uuid.UUID`'s time."""
+    digits = random.hex()
+    variant = "89ab"[random[8] >> 4 & 3]
+    return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:]}"
 
 
 def _event_of(request: Request) -> str:

@@ -1,12 +1,16 @@
 import asyncio
 import json
+import uuid
 from base64 import b64decode, b64encode
 from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from hypothesis import given
+from hypothesis import strategies as st
 
+from provisiond import pipeline
 from provisiond.attestation.symmetric_key import generate_sas_token
 from provisiond.attestation.transcript import Transcript, request_digest
 from provisiond.attestation.x509 import X509Limits
@@ -542,3 +546,8 @@ async def test_bad_native_input_gets_one_reply_and_the_next_request_is_unaffecte
     assert body["status"] == (status if operation == "register" else 400)
     assert body["error"]["trackingId"]
     await challenge(service, connection, native_client.symmetric_key_claim())
+
+
+@given(st.binary(min_size=16, max_size=16))
+def test_names_are_version_4_uuids(random):
+    assert pipeline._uuid_text(random) == str(uuid.UUID(bytes=random, version=4))

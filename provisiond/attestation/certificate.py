@@ -87,7 +87,12 @@ _parse_and_keep = lru_cache(maxsize=_KEPT_CERTIFICATES)(_parse)
 def describe_name(name: x509.Name) -> str:
     """A distinguished name for the operator, RFC 4514, at most 200 characters."""
     with reading("a distinguished name"):
-        return brief(name.rfc4514_string()) or "(empty name)"
+        return _describe_and_keep(name)
+
+
+@lru_cache(maxsize=_KEPT_CERTIFICATES)  # one registration names its certificates six times
+def _describe_and_keep(name: x509.Name) -> str:
+    return brief(name.rfc4514_string()) or "(empty name)"
 
 
 def name_hash(name: x509.Name) -> bytes:
@@ -168,7 +173,7 @@ def check_validity(certificate: x509.Certificate, now: datetime, what: str = "th
     if now > not_after:
         reason = f"{what} expired at {not_after:%Y-%m-%d %H:%M:%S}Z, and it is {now:%Y-%m-%d %H:%M:%S}Z now"
         raise AttestationError(reason, finding="certificate-expired", clause=clause)
-    return f"valid from {not_before:%Y-%m-%d} to {not_after:%Y-%m-%d}"
+    return f"valid from {not_before.date()} to {not_after.date()}"
 
 
 def check_key(certificate: x509.Certificate, *, what: str, ed25519_allowed: bool = True) -> str:
