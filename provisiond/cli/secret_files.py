@@ -37,7 +37,10 @@ def read_key(path: Path) -> bytes:
         InvalidArgument: it holds something else.
         OSError: it cannot be read.
     """
-    return _decode(read_bytes(path), str(path))
+    data = read_bytes(path)
+    if not data.strip():  # an empty key means one to generate, and whoever names a file means that one
+        raise InvalidArgument(f"{path}: empty; it must hold a key in base64")
+    return _decode(data, str(path))
 
 
 def read_tpm_public(value: str, option: str) -> bytes:

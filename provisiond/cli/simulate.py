@@ -60,7 +60,10 @@ PasswordFile = Annotated[
 Payload = Annotated[str | None, typer.Option("--payload", metavar="JSON", help="Custom payload of the registration.")]
 Timeout = Annotated[float, typer.Option("--timeout", min=1, help="Seconds for a whole registration.")]
 GroupKeyFile = Annotated[
-    Path | None, typer.Option("--group-key-file", help="symmetricKey: base64 key of the group; derives the device's.")
+    Path | None,
+    typer.Option(
+        "--group-key-file", help="symmetricKey: base64 key of the group, `-` for stdin; derives the device's."
+    ),
 ]
 
 
@@ -84,7 +87,9 @@ def simulate_device(
         typer.Option("--certificate-path", help="x509: PEM chain, leaf first. tpm: issuers of its certificate."),
     ] = None,
     key_path: Annotated[Path | None, typer.Option("--key-path", help="x509: PEM private key.")] = None,
-    key_file: Annotated[Path | None, typer.Option("--key-file", help="symmetricKey: base64 key of the device.")] = None,
+    key_file: Annotated[
+        Path | None, typer.Option("--key-file", help="symmetricKey: base64 key of the device; `-` for stdin.")
+    ] = None,
     group_key_file: GroupKeyFile = None,
     tpm: Annotated[str, typer.Option("--tpm", metavar="swtpm|socket:PATH|device:PATH", help="tpm: which.")] = "swtpm",
     tpm_algorithm: Annotated[

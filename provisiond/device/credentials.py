@@ -4,8 +4,9 @@ import base64
 import binascii
 import os
 import ssl
+import sys
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Final, Self
@@ -21,6 +22,7 @@ from provisiond.model import AttestationType, JSONValue
 
 _KEY_MIN_SIZE_BYTES: Final = 16  # Azure DPS: symmetric keys of 16 to 64 bytes
 _KEY_MAX_SIZE_BYTES: Final = 64
+_STDIN: Final = Path("-")
 _FILE_MAX_SIZE_BYTES: Final = 256 * 1024  # a chain of five RSA-4096 certificates has 10 KiB
 
 
@@ -188,7 +190,7 @@ class TpmCredential(Credential):
 
 
 def read_key(path: Path) -> bytes:
-    """A symmetric key of 16 to 64 bytes from a file with its base64.
+    """A symmetric key of 16 to 64 bytes from a file with its base64; `-` is stdin.
 
     Raises:
         CredentialError: the file cannot be read, or is not such a key.
@@ -202,7 +204,7 @@ def read_key(path: Path) -> bytes:
 
 
 def read_password(path: Path) -> str:
-    """A password from a file, without the newline at its end.
+    """A password from a file, without the newline at its end; `-` is stdin.
 
     Raises:
         CredentialError: the file cannot be read, or is no text.
@@ -215,7 +217,7 @@ def read_password(path: Path) -> str:
 
 def _read(path: Path) -> bytes:
     try:
-        with path.open("rb") as file:
+        with nullcontext(sys.stdin.buffer) if path == _STDIN else path.open("rb") as file:
             content = file.read(_FILE_MAX_SIZE_BYTES + 1)
     except OSError as error:
         raise CredentialError(f"cannot read {path}: {error.strerror}") from error

@@ -43,6 +43,14 @@ def test_given_keys_are_taken_from_files_and_not_shown(gateway, key_file):
     assert keys_of(shown) == {"primaryKey": KEY, "secondaryKey": OTHER_KEY}
 
 
+def test_an_empty_key_file_is_a_mistake_and_no_wish_for_a_generated_key(gateway, tmp_path):
+    (tmp_path / "empty").write_text("\n")
+    arguments = ("enrollment", "create", "sensor-7", "--attestation-type", "symmetricKey", "--primary-key-file")
+    assert "empty" in gateway(*arguments, tmp_path / "empty", expect=2).stderr
+    assert "empty" in gateway(*arguments, "-", stdin="", expect=2).stderr
+    gateway("enrollment", "show", "sensor-7", expect=3)
+
+
 def test_a_key_on_the_command_line_is_no_option(gateway):
     ended = gateway("enrollment", "create", "a", "--primary-key", KEY, expect=2)
     assert "--primary-key-file" in ended.stderr

@@ -1,4 +1,5 @@
 import base64
+import io
 import ssl
 from pathlib import Path
 
@@ -30,6 +31,11 @@ def test_a_key_file_holds_base64_with_or_without_a_newline(tmp_path):
 def test_a_key_file_of_anything_else_is_refused(tmp_path, content):
     with pytest.raises(CredentialError, match=r"device\.key"):
         read_key(key_file(tmp_path, content))
+
+
+def test_a_key_is_read_from_stdin(monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(base64.b64encode(b"k" * 32))))
+    assert read_key(Path("-")) == b"k" * 32
 
 
 def test_a_key_file_that_is_not_there_is_refused(tmp_path):
