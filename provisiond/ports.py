@@ -306,8 +306,8 @@ class DeviceStore(Protocol):
         """As `DecisionStore.facts`."""
         ...
 
-    async def get_enrollment(self, kind: EnrollmentKind, key: str) -> Enrollment | None:
-        """As `AdminStore.get_enrollment`."""
+    async def find_enrollment(self, kind: EnrollmentKind, key: str) -> Enrollment | None:
+        """One enrollment or group, or None."""
         ...
 
     async def find_device(self, device_key: str) -> Registration | None:

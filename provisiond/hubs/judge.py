@@ -34,7 +34,7 @@ class AccessJudge:
         stored = await self._store.facts(FactsQuery(registration_key=registration.key, issuer_hashes=hashes))
         group = None
         if registration.enrollment_kind is EnrollmentKind.GROUP:
-            group = await self._store.get_enrollment(EnrollmentKind.GROUP, registration.enrollment_id.lower())
+            group = await self._store.find_enrollment(EnrollmentKind.GROUP, registration.enrollment_id.lower())
         return HubFacts(
             registration=registration,
             individual=stored.individual,

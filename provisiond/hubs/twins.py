@@ -51,5 +51,5 @@ class Twins:
         """What a custom allocation wants the twin to start with, or else the enrollment."""
         if registration.initial_twin is not None:
             return registration.initial_twin
-        enrollment = await self._store.get_enrollment(registration.enrollment_kind, registration.enrollment_id.lower())
+        enrollment = await self._store.find_enrollment(registration.enrollment_kind, registration.enrollment_id.lower())
         return None if enrollment is None else enrollment.initial_twin

@@ -104,6 +104,7 @@ class SqliteStore:
         self.fatal_reason = ""
         self._digest = digest
         self._operator = operator
+        self._reader = reader
         self._opened = opened
         facts = FactsReader(digest)
         self._reads: GroupedCalls[FactsQuery, StoredFacts] = GroupedCalls(
@@ -349,11 +350,15 @@ class SqliteStore:
 
     async def find_device(self, device_key: str) -> Registration | None:
         """The registration of a device id, or None; raises CorruptRecord, StoreUnavailable."""
-        return await self._ask(partial(registrations.find_device, device_key=device_key, digest=self._digest))
+        return await self._look(partial(registrations.find_device, device_key=device_key, digest=self._digest))
+
+    async def find_enrollment(self, kind: EnrollmentKind, key: str) -> Enrollment | None:
+        """As `get_enrollment`, ahead of what operators read; raises CorruptRecord, StoreUnavailable."""
+        return await self._look(partial(enrollments.load, kind=kind, key=key, digest=self._digest))
 
     async def get_twin(self, device_key: str) -> DeviceTwin | None:
         """A device's twin, or None; raises CorruptRecord, StoreUnavailable."""
-        return await self._ask(partial(devices.load_twin, device_key=device_key, digest=self._digest))
+        return await self._look(partial(devices.load_twin, device_key=device_key, digest=self._digest))
 
     async def change_twin(self, device_key: str, change: devices.TwinChange) -> tuple[DeviceTwin | None, DeviceTwin]:
         """Replace a twin by what `change` makes of it; raises what that raises, CorruptRecord, StoreUnavailable."""
@@ -393,7 +398,7 @@ class SqliteStore:
 
     async def count_access_changes(self) -> int:
         """Changes whenever an enrollment changes or a registration is removed; raises StoreUnavailable."""
-        return await self._ask(devices.count_access_changes)
+        return await self._look(devices.count_access_changes)
 
     # --- ports.OutboxStore -------------------------------------------------------------------------------------------
 
@@ -503,6 +508,13 @@ class SqliteStore:
 
     async def _mutate(self, apply: Callable[[sqlite3.Connection], None], record: AuditRecord) -> None:
         await self._writes.call(MutationItem(apply=apply, audit=rows.audit_row(record)))
+
+    async def _look(self, function: Callable[[sqlite3.Connection], T]) -> T:
+        """On the connection that answers devices."""
+        try:
+            return await self._reader.call(function)
+        except sqlite3.Error as error:
+            raise self._explain(error) from error
 
     async def _ask(self, function: Callable[[sqlite3.Connection], T]) -> T:
         try:
