@@ -40,6 +40,8 @@ from provisiond.model import (
 from provisiond.settings import Settings
 from provisiond.system import SystemClock, SystemEntropy
 
+EXAMPLE: Final = "Example: provisiond demo"
+
 _ID_SCOPE: Final = "0ne0000DEMO"
 _HUB_MESSAGE: Final = b'{"message":"hello from the demo"}'
 _COLUMNS: Final = {
@@ -77,8 +79,6 @@ def demo(
     """Enroll one device of each attestation kind, start the daemon, and let each device be assigned to its hub.
 
     Everything happens in a temporary directory and on loopback; exits 0 only if every device was assigned.
-
-    Example: provisiond demo
     """
     configure_logs(level="info" if verbose else "error", output_format="auto")
     directory = Path(tempfile.mkdtemp(prefix="provisiond-demo-"))

@@ -31,6 +31,7 @@ _NOUNS: Final = {
     "db": "Care for the database.",
     "ca": "The local certification authority.",
     "simulate": "Simulated devices that speak the real protocol.",
+    "man": "Print the manual page.",
 }
 """Commands and their summaries; each is `app`, or a function of its own name, in the module of its name."""
 

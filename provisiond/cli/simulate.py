@@ -67,7 +67,7 @@ GroupKeyFile = Annotated[
 ]
 
 
-@app.command("device")
+@app.command("device", epilog="Example: provisiond simulate device pump-1 --key-file pump-1.key --ca-file ca/root.crt")
 def simulate_device(
     registration_id: Annotated[
         str | None, typer.Argument(metavar="ID", help="Registration id; a TPM may leave it to its endorsement key.")
@@ -131,7 +131,10 @@ def simulate_device(
     _run(_simulate_device(flags, service, _parse_payload(payload), hub_message, Story(output)))
 
 
-@app.command("fleet")
+@app.command(
+    "fleet",
+    epilog="Example: provisiond simulate fleet --count 100 --group-key-file line-4.key --ca-file ca/root.crt",
+)
 def simulate_fleet(
     *,
     count: Annotated[int, typer.Option("--count", min=1, help="How many devices.")],

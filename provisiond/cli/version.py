@@ -2,7 +2,10 @@
 
 from importlib.metadata import PackageNotFoundError, version
 from platform import python_version
+from sqlite3 import sqlite_version
 from typing import Final
+
+from cryptography.hazmat.backends.openssl import backend
 
 from provisiond import __version__
 
@@ -11,7 +14,7 @@ _REPORTED_PACKAGES: Final = ("amqtt", "aiomqtt", "aiosqlite", "cryptography", "p
 
 def describe_version() -> str:
     """One line: this program, Python, and the packages that matter."""
-    parts = [f"Python {python_version()}"]
+    parts = [f"Python {python_version()}", f"SQLite {sqlite_version}", backend.openssl_version_text()]
     for package in _REPORTED_PACKAGES:
         try:
             parts.append(f"{package} {version(package)}")
