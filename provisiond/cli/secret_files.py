@@ -75,7 +75,7 @@ def read_object(value: str, option: str) -> Mapping[str, Any]:
     try:
         parsed = parse_json(data)
     except MalformedRequest as error:
-        raise InvalidArgument(f"{option}: {error}") from error
+        raise InvalidArgument(f"{option} {str(error).removeprefix('body ')}") from error
     if not isinstance(parsed, dict):
         raise InvalidArgument(f'{option}: not a JSON object, such as {{"site": "north"}}')
     return parsed

@@ -51,6 +51,11 @@ def test_an_empty_key_file_is_a_mistake_and_no_wish_for_a_generated_key(gateway,
     gateway("enrollment", "show", "sensor-7", expect=3)
 
 
+def test_a_twin_that_is_no_json_is_told_by_its_flag(gateway):
+    arguments = ("enrollment", "create", "sensor-7", "--attestation-type", "symmetricKey", "--initial-twin-tags")
+    assert "--initial-twin-tags is not JSON" in gateway(*arguments, "{bad", expect=2).stderr
+
+
 def test_a_key_on_the_command_line_is_no_option(gateway):
     ended = gateway("enrollment", "create", "a", "--primary-key", KEY, expect=2)
     assert "--primary-key-file" in ended.stderr
