@@ -166,7 +166,7 @@ class DeviceHandler(BrokerProtocolHandler):
             if granted != access.REFUSED:
                 self._granted[topic_filter] = granted
             return_codes.append(granted)
-        self._client.write(packets.encode_suback(packet_id, return_codes))
+        self._client.write(packets.encode_suback(packet_id, *return_codes))
 
     def _unsubscribe(self, body: bytes) -> None:
         packet_id, filters = packets.parse_unsubscribe(body, self._limits.max_filters_per_subscribe)

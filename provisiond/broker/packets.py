@@ -7,7 +7,7 @@ bytes left over, so reading is done here: any bytes give a value or a `ProtocolV
     text           2-byte big-endian length, then UTF-8 without U+0000
 """
 
-from functools import cache
+from functools import cache, lru_cache
 from typing import Final, NamedTuple
 
 from amqtt.mqtt.connack import ConnackPacket
@@ -81,6 +81,7 @@ _CLIENT_FLAGS: Final = {
     DISCONNECT: 0,
 }
 _RESERVED_QOS: Final = 3
+_KEPT_PACKETS: Final = 1024  # acknowledgements of 5 bytes: clients count their packet ids from 1
 
 
 class ProtocolViolation(ProvisiondError):
@@ -346,6 +347,7 @@ UNSUPPORTED_BY_MQTT_5: Final = bytes([0x20, 3, 0, 0x84, 0])
 (MQTT 5 3.1.2.2 and table 3-1); amqtt has no MQTT 5 packets."""
 
 
+@lru_cache(maxsize=_KEPT_PACKETS)
 def encode_puback(packet_id: int) -> bytes:
     """A PUBACK."""
     data: bytes = PubackPacket.build(packet_id).to_bytes()
@@ -359,9 +361,10 @@ def encode_publish(topic: str, payload: bytes, packet_id: int) -> bytes:
     return data
 
 
-def encode_suback(packet_id: int, return_codes: list[int]) -> bytes:
+@lru_cache(maxsize=_KEPT_PACKETS)
+def encode_suback(packet_id: int, *return_codes: int) -> bytes:
     """A SUBACK with one return code a filter: the granted QoS or 0x80."""
-    data: bytes = SubackPacket.build(packet_id, return_codes).to_bytes()
+    data: bytes = SubackPacket.build(packet_id, list(return_codes)).to_bytes()
     return data
 
 

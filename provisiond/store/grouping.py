@@ -22,12 +22,12 @@ ROOM_TIMEOUT_S: Final = 5.0
 """How long a caller waits for room: with a disk so slow, devices had better ask again later."""
 
 
-REST_S: Final = 0.01
+REST_S: Final = 0.02
 """From the beginning of one group to the next while callers crowd. Each group costs a change of threads and, inside
-SQLite, one for every statement; a registration takes a fifth less CPU time when four share them than when one pays."""
+SQLite, one for every statement; at 400 registrations/s 8 share them, which saves each about 200 us of CPU time."""
 
 CROWD_S: Final = 0.1
-"""How long callers count as a crowd after one has met another; ten groups."""
+"""How long callers count as a crowd after one has met another; five groups."""
 
 
 @dataclass(slots=True)

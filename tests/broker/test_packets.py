@@ -273,7 +273,7 @@ async def test_amqtt_reads_our_connack(return_code):
 
 @given(packet_ids, st.lists(st.sampled_from([0, 1, 0x80]), min_size=1, max_size=8))
 async def test_amqtt_reads_our_suback(packet_id, return_codes):
-    suback = await SubackPacket.from_stream(BufferReader(packets.encode_suback(packet_id, return_codes)))
+    suback = await SubackPacket.from_stream(BufferReader(packets.encode_suback(packet_id, *return_codes)))
     assert (suback.variable_header.packet_id, suback.payload.return_codes) == (packet_id, return_codes)
 
 

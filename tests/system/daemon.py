@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,7 @@ ID_SCOPE = "0ne0TEST001"
 COMMAND_TIMEOUT_S = 30
 READY_TIMEOUT_S = 20
 STOP_TIMEOUT_S = 10
+FOLLOW_S = 0.02
 _PROVISIOND = (sys.executable, "-m", "provisiond")
 _ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("PROVISIOND_")}
 
@@ -93,7 +95,8 @@ class Service:
 class Daemon:
     """`provisiond run`; `with` waits until it is ready, and kills it if it still runs at the end.
 
-    Unless it is `quiet`, its log goes to standard error too, where a test that fails shows it.
+    Unless it is `quiet`, its log goes to standard error too, where a test that fails shows it. When it is, it goes to
+    a file: nobody is woken up by every line.
     """
 
     def __init__(self, service: Service, *, quiet: bool = False, module: str = "provisiond") -> None:
@@ -102,10 +105,11 @@ class Daemon:
         self.log: list[str] = []
         self._ready = threading.Event()
         self.ready_line: dict[str, Any] = {}
+        self._file = (service.directory / "daemon.log").open("w+") if quiet else None
         self.process = subprocess.Popen(
             [sys.executable, "-m", module, "-c", str(service.config_file), "run"],
             env=_ENVIRONMENT | {"PROVISIOND_LOG__FORMAT": "json"},
-            stdout=subprocess.PIPE,
+            stdout=self._file or subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
         )
@@ -139,7 +143,7 @@ class Daemon:
     @property
     def text_log(self) -> str:
         """Everything it has printed so far."""
-        return "".join(self.log)
+        return (self.service.directory / "daemon.log").read_text() if self._quiet else "".join(self.log)
 
     def _wait(self) -> int:
         try:
@@ -149,10 +153,10 @@ class Daemon:
                 self.process.kill()
                 self.process.wait()
             self._reader.join()
-            self.process.stdout.close()
+            (self._file or self.process.stdout).close()
 
     def _read_log(self) -> None:
-        for line in self.process.stdout:
+        for line in self._follow_file() if self._quiet else self.process.stdout:
             self.log.append(line)
             if not self._quiet:
                 sys.stderr.write(line)
@@ -160,6 +164,15 @@ class Daemon:
                 self.ready_line = json.loads(line)
                 self._ready.set()
         self._ready.set()
+
+    def _follow_file(self) -> Iterator[str]:
+        """The lines up to the one that says "ready"."""
+        with (self.service.directory / "daemon.log").open() as file:
+            while not self._ready.is_set() and self.process.poll() is None:
+                if line := file.readline():
+                    yield line
+                else:
+                    time.sleep(FOLLOW_S)  # a file does not say when it grows
 
 
 @contextmanager
