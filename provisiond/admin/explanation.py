@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from provisiond.assignment.policies import allocate
 from provisiond.attestation.symmetric_key import PROVISIONING_KEY_NAME, generate_sas_token
 from provisiond.attestation.tpm_templates import STORAGE_TEMPLATES
-from provisiond.errors import AllocationError
+from provisiond.errors import AllocationError, AttestationError
 from provisiond.model import (
     Decision,
     Enrollment,
@@ -28,7 +28,7 @@ from provisiond.model import (
     X509Material,
 )
 from provisiond.ports import Clock, Entropy, FactsQuery, StoredFacts
-from provisiond.registration.decide import Context, RegistrationPolicy, decide_register
+from provisiond.registration.decide import Context, RegistrationPolicy, decide_register, refuse
 from provisiond.registration.questions import facts_query
 
 _SRK_TEMPLATE_ID: Final = "SRK-P256"
@@ -132,7 +132,14 @@ async def explain(
         endorsement_key_owner=stored.endorsement_key_owner,
         hubs=tuple(replace(hub, eligible=hub.eligible and hub.name not in stored.draining_hubs) for hub in hubs),
     )
-    decision = decide_register(request, facts, policy=policy, context=context)
+    if presented.is_empty and facts.individual is None:
+        fault = AttestationError(
+            "no individual enrollment has this id; whether a group lets the device in, its certificate, key or TPM tells",
+            finding="enrollment-unknown",
+        )
+        decision = refuse(fault, claimed_id=claimed_id, event="register", context=context, trace=Trace())
+    else:
+        decision = decide_register(request, facts, policy=policy, context=context)
     return Explanation(
         claimed_id=claimed_id,
         decision=decision,

@@ -100,7 +100,8 @@ def test_without_evidence_the_device_is_taken_to_have_what_is_enrolled(enrolled)
 
 def test_nobody_knows_a_stranger(enrolled):
     body = enrolled("explain", "--registration-id", "stranger", expect=5).json
-    assert body["enrollments"] == [] and "no-evidence" in failed(body)
+    assert body["enrollments"] == [] and failed(body) == ["enrollment-unknown"]
+    assert "enrollment create" in body["advice"]["mending"]
     body = enrolled("explain", "--registration-id", "stranger", "--sas", token("stranger"), expect=5).json
     assert "enrollment-unknown" in failed(body)
 
