@@ -91,3 +91,55 @@ def test_the_trace_shows_every_score():
     assert check.passed
     assert "a " in check.finding
     assert "b " in check.finding
+
+
+# --- health and draining ---
+
+
+def test_a_hub_that_drains_or_is_down_gets_nobody_while_another_is_there():
+    hubs = [hub("draining", eligible=False), hub("down", healthy=False), hub("open")]
+    assert {choose(hubs, key) for key in KEYS[:200]} == {"open"}
+
+
+def test_where_no_hub_is_healthy_the_device_waits_for_one_that_does_not_drain():
+    hubs = [hub("draining", eligible=False), hub("down", healthy=False)]
+    assert choose(hubs) == "down"
+
+
+def test_where_every_hub_drains_there_is_none():
+    with pytest.raises(AllocationError) as raised:
+        choose([hub("a", eligible=False), hub("b", eligible=False, healthy=False)])
+    assert raised.value.code == 400208
+
+
+def test_a_thousand_devices_over_three_hubs_of_which_one_drains_land_by_weight():
+    hubs = [hub("a", weight=2), hub("b", weight=1), hub("draining", weight=5, eligible=False)]
+    counts = Counter(choose(hubs, f"sim-{number:04}") for number in range(1000))
+    assert counts["draining"] == 0
+    assert counts["a"] / 1000 == pytest.approx(2 / 3, abs=0.03)
+    assert counts["b"] / 1000 == pytest.approx(1 / 3, abs=0.03)
+
+
+# --- lowest latency ---
+
+
+def nearest(hubs, **options):
+    return choose(hubs, policy=AllocationPolicy.GEO_LATENCY, **options)
+
+
+def test_the_nearest_hub_is_the_one_with_the_lowest_latency():
+    assert nearest([hub("far", latency_ms=30.0), hub("near", latency_ms=3.0), hub("unknown")]) == "near"
+
+
+@pytest.mark.parametrize(
+    ("here_ms", "there_ms", "chosen"),
+    [(10.0, 9.0, "here"), (10.0, 8.5, "here"), (10.0, 7.0, "there"), (1.0, 0.3, "here"), (3.0, 0.5, "there")],
+)
+def test_a_device_moves_only_for_a_hub_that_is_much_nearer(here_ms, there_ms, chosen):
+    hubs = [hub("here", latency_ms=here_ms), hub("there", latency_ms=there_ms)]
+    assert nearest(hubs, current_hub="here") == chosen
+
+
+def test_without_any_measurement_devices_are_spread_by_weight():
+    hubs = [hub("a"), hub("b")]
+    assert {nearest(hubs, key=key) for key in KEYS[:200]} == {"a", "b"}

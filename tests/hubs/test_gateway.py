@@ -1,0 +1,118 @@
+"""The whole way: a device is enrolled, registers, is made at its hub, connects there, is disabled, and is refused."""
+
+import asyncio
+import shutil
+
+import aiomqtt
+import pytest
+
+from provisiond.connectors import TrialOutcome
+from provisiond.device.client import Patience
+from provisiond.device.errors import TimedOut
+from provisiond.hubs.mosquitto import make_connector
+from tests.hubs.conftest import PASSWORD, key_identity
+from tests.hubs.devices import consumer, is_cut, next_message, password_device
+from tests.hubs.gateways import Gateway, register
+
+pytestmark = pytest.mark.mosquitto
+
+KEY = b"the key of the device, 32 octets"
+
+
+def mosquitto_hub(broker, name="line-2", host="localhost"):
+    return {
+        "name": name,
+        "type": "mosquitto",
+        "host": host,
+        "options": {
+            "admin_url": f"mqtt://127.0.0.1:{broker.port}",
+            "device_url": f"mqtt://127.0.0.1:{broker.port}",
+            "password_file": "admin.password",
+        },
+    }
+
+
+@pytest.fixture
+async def gateway(tmp_path, broker):
+    made = await asyncio.to_thread(Gateway, tmp_path, [mosquitto_hub(broker)])
+    shutil.copy(broker.directory / "admin.password", made.directory / "admin.password")
+    return made
+
+
+async def test_a_device_goes_the_whole_way_and_its_revocation_is_proved(gateway, broker):
+    await gateway.enroll("pump", KEY)
+    async with gateway.running() as daemon:
+        result = await register(daemon, "pump", KEY)
+        assert (result.assigned_hub, result.device_id) == ("localhost", "pump")
+        identity = key_identity("pump", KEY)
+        async with consumer(broker, PASSWORD) as listener, password_device(broker, identity) as device:
+            await device.publish("devices/pump/messages/events/", b"hello", qos=1)
+            assert await next_message(listener) == ("devices/pump/messages/events/", b"hello")
+            receipt = await gateway.command("device", "disable", "pump")
+            assert await is_cut(device)
+        assert receipt["outcome"] == "proved", receipt
+        assert any("refused" in check["finding"] for check in receipt["trace"]), receipt
+        hub = make_connector(broker.options())
+        assert (await hub.try_connect(identity)).outcome is TrialOutcome.REFUSED
+        await gateway.command("device", "enable", "pump")
+        await gateway.until_assigned("pump")
+        async with password_device(broker, identity):
+            pass
+        await hub.aclose()
+        (listed,) = await gateway.command("hub", "list")
+        assert (listed["health"], listed["assigned"]) == ("up", 1)
+
+
+async def test_a_device_that_registers_while_its_hub_is_down_is_assigned_when_it_is_back(gateway, broker):
+    await gateway.enroll("pump", KEY)
+    await broker.stop()
+    async with gateway.running() as daemon:
+        with pytest.raises(TimedOut):
+            await register(daemon, "pump", KEY, patience=Patience(connect_s=5, request_s=5, total_s=3, poll_s=0.2))
+        assert (await gateway.registration("pump"))["status"] == "assigning"
+        (listed,) = await gateway.command("hub", "list")
+        assert listed["health"] == "down"
+        assert "refused" in listed["error"]
+        await broker.start()
+        await gateway.until_assigned("pump")
+    async with password_device(broker, key_identity("pump", KEY)):
+        pass
+
+
+async def test_wrong_credentials_of_ours_are_said_and_devices_wait(gateway, broker):
+    (gateway.directory / "admin.password").write_text("wrong")
+    await gateway.enroll("pump", KEY)
+    async with gateway.running() as daemon:
+        with pytest.raises(TimedOut):
+            await register(daemon, "pump", KEY, patience=Patience(connect_s=5, request_s=5, total_s=2, poll_s=0.2))
+        (listed,) = await gateway.command("hub", "list")
+        assert listed["health"] == "unauthorized"
+        assert "CONNACK" in listed["error"]
+
+
+async def test_a_hub_that_is_down_is_told_of_a_revocation_when_it_is_back(gateway, broker):
+    await gateway.enroll("pump", KEY)
+    identity = key_identity("pump", KEY)
+    async with gateway.running() as daemon:
+        await register(daemon, "pump", KEY)
+        await broker.stop()
+        receipt = await gateway.command("device", "disable", "pump")
+        assert receipt["outcome"] == "not-proved"
+        await broker.start()
+        # The daemon does it when it comes to ask the hub again; nobody tells.
+        hub = make_connector(broker.options())
+        async with asyncio.timeout(40):
+            while (await hub.try_connect(identity)).outcome is not TrialOutcome.REFUSED:  # noqa: ASYNC110 - as above
+                await asyncio.sleep(0.2)
+        await hub.aclose()
+
+
+async def test_a_group_is_revoked_device_by_device(gateway, broker):
+    await gateway.enroll("pump", KEY)
+    async with gateway.running() as daemon:
+        await register(daemon, "pump", KEY)
+        (receipt,) = await gateway.command("enrollment", "disable", "pump", "--revoke")
+        assert receipt["outcome"] == "proved"
+    with pytest.raises(aiomqtt.MqttError):
+        async with password_device(broker, key_identity("pump", KEY)):
+            pass
