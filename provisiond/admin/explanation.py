@@ -134,7 +134,7 @@ async def explain(
     )
     if presented.is_empty and facts.individual is None:
         fault = AttestationError(
-            "no individual enrollment has this id; whether a group lets the device in, its certificate, key or TPM tells",
+            "no individual enrollment has this id; whether a group lets it in, its certificate, key or TPM tells",
             finding="enrollment-unknown",
         )
         decision = refuse(fault, claimed_id=claimed_id, event="register", context=context, trace=Trace())
