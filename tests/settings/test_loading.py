@@ -262,6 +262,11 @@ def test_every_setting_is_in_the_example_with_a_reason():
         *[f.annotation for f in Settings.model_fields.values() if hasattr(f.annotation, "model_fields")],
     ):
         for name, field in schema.model_fields.items():
-            if not hasattr(field.annotation, "model_fields") and name not in ("listeners", "hubs", "enrollments", "enrollment_groups"):
+            if not hasattr(field.annotation, "model_fields") and name not in (
+                "listeners",
+                "hubs",
+                "enrollments",
+                "enrollment_groups",
+            ):
                 assert field.description, name
                 assert re.search(rf"^(# )?{field.alias or name} = ", render_example(), re.MULTILINE), name
