@@ -170,7 +170,6 @@ class DecisionStore(Protocol):
         """
         ...
 
-
     async def put_pending(self, device: PendingDevice, *, limits: PendingLimits) -> bool:
         """Have an unknown device wait for an operator; False when there is no room for another.
 

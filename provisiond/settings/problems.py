@@ -12,6 +12,7 @@ from provisiond.settings.location import KeyPath
 
 _MOST_SHOWN: Final = 10
 
+
 def describe(error: ValidationError, schema: type[BaseModel], place: Callable[[KeyPath], str]) -> str:
     """One line a problem.
 
