@@ -27,8 +27,13 @@ _CA_CRITICAL: Final = (*_LEAF_CRITICAL, x509.NameConstraints)
 ExtensionT = TypeVar("ExtensionT", bound=x509.ExtensionType)
 
 
-def check_leaf_extensions(certificate: x509.Certificate) -> str:
+def check_leaf_extensions(certificate: x509.Certificate, *, pinned: bool = False) -> str:
     """Judge every extension of a device's certificate.
+
+    Args:
+        certificate: the device's.
+        pinned: it was enrolled itself. A self-signed one may then call itself a CA, as plain `openssl req -x509` has
+            it, as long as its keyUsage does not go on to allow signing certificates: nothing it issues is believed.
 
     Returns:
         The finding for the trace.
@@ -37,11 +42,12 @@ def check_leaf_extensions(certificate: x509.Certificate) -> str:
         AttestationError: findings `certificate-is-ca`, `certificate-key-usage`, `certificate-extended-key-usage`,
             `certificate-extension` (one is critical and unknown).
     """
-    check_leaf_basic_constraints(extension_of(certificate, x509.BasicConstraints))
+    if not (pinned and certificate.issuer == certificate.subject):
+        check_leaf_basic_constraints(extension_of(certificate, x509.BasicConstraints))
     check_leaf_key_usage(extension_of(certificate, x509.KeyUsage))
     check_leaf_extended_key_usage(extension_of(certificate, x509.ExtendedKeyUsage))
     _check_critical(certificate, _LEAF_CRITICAL)
-    return "not a CA, and its key usages, where it names any, allow client authentication"
+    return "fit for a device, and its key usages, where it names any, allow client authentication"
 
 
 def check_ca_extensions(certificate: x509.Certificate) -> str:

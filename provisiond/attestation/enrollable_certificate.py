@@ -118,7 +118,7 @@ def check_enrollable_client_certificate(
         else:
             check_common_name(certificate, registration_id)
         check_key(certificate, what="its key")
-        check_leaf_extensions(certificate)
+        check_leaf_extensions(certificate, pinned=True)
         _check_not_expired(certificate, now)
 
     _refuse_with_way_out(check, _CLIENT_WAYS_OUT)

@@ -135,7 +135,7 @@ def verify_individual(
     examine(trace, "chain-limits", lambda: _check_limits(unverified_chain, limits))
     leaf_der = unverified_chain[0]
     examine(trace, "certificate-pinned", lambda: _check_pinned(leaf_der, material), "Azure DPS X.509 attestation")
-    leaf = _check_device_certificate(leaf_der, claimed_id, now, trace)
+    leaf = _check_device_certificate(leaf_der, claimed_id, now, trace, pinned=True)
     check_revocation((leaf,), crls=crls, revoked=frozenset(), now=now, trace=trace)
     return Verified(
         registration_id=claimed_id,
@@ -239,7 +239,7 @@ def _check_pinned(leaf_der: bytes, material: X509Material) -> str:
 
 
 def _check_device_certificate(
-    leaf_der: bytes, claimed_id: RegistrationId, now: datetime, trace: Trace
+    leaf_der: bytes, claimed_id: RegistrationId, now: datetime, trace: Trace, *, pinned: bool = False
 ) -> x509.Certificate:
     with recording_failure(trace, "certificate-readable"):
         leaf = parse_certificate(leaf_der, "the device's certificate")
@@ -248,7 +248,7 @@ def _check_device_certificate(
     examine(trace, "certificate-common-name", lambda: check_common_name(leaf, claimed_id))
     examine(trace, "certificate-validity", lambda: check_validity(leaf, now, "the device's certificate"))
     examine(trace, "certificate-key", lambda: check_key(leaf, what="the device's key"))
-    examine(trace, "certificate-extensions", lambda: check_leaf_extensions(leaf), "RFC 5280 4.2")
+    examine(trace, "certificate-extensions", lambda: check_leaf_extensions(leaf, pinned=pinned), "RFC 5280 4.2")
     return leaf
 
 

@@ -80,7 +80,8 @@ def test_a_devices_certificate_may_be_enrolled_also_before_it_is_valid():
 @pytest.mark.parametrize(
     ("leaf", "way_out"),
     [
-        (make_ca("sensor"), "CA:FALSE"),
+        (make_ca("sensor"), "keyCertSign"),
+        (make_ca("sensor", make_ca("Root")), "CA:FALSE"),
         (make_leaf("sensor", key=make_key("rsa1024")), "RSA of 1024 bits.*new key"),
         (make_leaf("sensor", not_before=NOW - 9 * DAY, not_after=NOW - DAY), "expired.*issue a new one"),
         (make_leaf("sensor", usages=(SERVER_AUTH,)), "clientAuth"),

@@ -180,7 +180,22 @@ GOOD_LEAVES = {
 
 
 class TestDeviceCertificate:
-    @pytest.mark.parametrize("name", BAD_LEAVES)
+    def test_a_self_signed_certificate_may_call_itself_a_ca_when_it_is_pinned(self):
+        # What plain `openssl req -x509` makes: CA:TRUE, and no keyUsage.
+        claims = [(library.BasicConstraints(ca=True, path_length=None), True)]
+        leaf = make_leaf("sensor", extensions=claims, without=(library.KeyUsage, library.ExtendedKeyUsage))
+        assert verify_individual(leaf.chain, individual("sensor", certificates(leaf)))
+
+    def test_a_certificate_that_may_sign_others_is_a_ca_even_when_it_is_pinned(self):
+        ca = make_ca("sensor")
+        assert refusal(verify_individual, [ca.der], individual("sensor", certificates(ca))) == "certificate-key-usage"
+
+    def test_a_certificate_that_a_ca_issued_as_a_ca_is_not_a_devices_even_when_it_is_pinned(self):
+        claims = [(library.BasicConstraints(ca=True, path_length=None), True)]
+        leaf = make_leaf("sensor", LINE, extensions=claims)
+        assert refusal(verify_individual, leaf.chain, individual("sensor", certificates(leaf))) == "certificate-is-ca"
+
+    @pytest.mark.parametrize("name", [name for name in BAD_LEAVES if name != "a CA"])
     def test_a_bad_certificate_is_refused_when_pinned(self, name):
         options, finding = BAD_LEAVES[name]
         leaf = make_leaf("sensor", **options)
