@@ -4,7 +4,11 @@ import asyncio
 from collections.abc import Mapping
 from typing import Final
 
-from provisiond.assigner.worker import AssignerLimits, HubWorker
+from provisiond.assigner.desk import Desk
+from provisiond.assigner.limits import AssignerLimits
+from provisiond.assigner.maker import Maker
+from provisiond.assigner.reconciler import Reconciler
+from provisiond.assigner.worker import HubWorker
 from provisiond.connectors import HubConnector
 from provisiond.errors import StoreError
 from provisiond.model import RegistrationStatus
@@ -67,7 +71,7 @@ class Assigner:
 
     async def _replace(self, connectors: Mapping[str, HubConnector]) -> None:
         for name, worker in list(self._workers.items()):
-            if connectors.get(name) is not worker.connector:
+            if connectors.get(name) is not worker.desk.connector:
                 await self._end(name)
         for name, connector in connectors.items():
             if name not in self._workers:
@@ -82,22 +86,27 @@ class Assigner:
     async def close(self) -> None:
         """Close every connector; after `run` has ended."""
         for worker in self._workers.values():
-            await worker.connector.aclose()
+            await worker.desk.connector.aclose()
         self._workers.clear()
 
     def _begin(self, name: str, connector: HubConnector) -> None:
         if self._group is None:
             raise RuntimeError("the assigner does not run")
-        worker = HubWorker(
+        desk = Desk(
             hub=name,
             connector=connector,
             store=self._store,
-            board=self._board,
-            claims=self._claims,
             clock=self._clock,
             entropy=self._entropy,
             observer=self._observer,
             limits=self._limits,
+        )
+        worker = HubWorker(
+            desk=desk,
+            board=self._board,
+            claims=self._claims,
+            maker=Maker(desk=desk),
+            reconciler=Reconciler(desk=desk),
         )
         self._workers[name] = worker
         self._tasks[name] = self._group.create_task(worker.run(), name=f"hub {name}")
@@ -106,7 +115,7 @@ class Assigner:
         worker, task = self._workers.pop(name), self._tasks.pop(name)
         task.cancel()
         await asyncio.wait({task})
-        await worker.connector.aclose()
+        await worker.desk.connector.aclose()
 
     async def _count_for_ever(self) -> None:
         while True:
