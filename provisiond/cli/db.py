@@ -12,7 +12,8 @@ from provisiond.cli.enrolled_records import Yes
 from provisiond.cli.exit_codes import ExitCode
 from provisiond.cli.output import Output, confirm, note, print_record, suggest
 from provisiond.cli.session import Config, actor, command, load, open_store
-from provisiond.errors import AdminError, RecordNotFound
+from provisiond.cli.written_files import require_place
+from provisiond.errors import AdminError, InvalidArgument, RecordNotFound
 from provisiond.model import AuditRecord
 from provisiond.ports import Write
 from provisiond.settings import Settings
@@ -46,6 +47,7 @@ def backup(file: BackupFile, config: Config = None) -> None:
     """Write a sound copy of the database, while it is in use. It holds every key: keep it secret."""
     settings = load(config).settings
     _require(settings.database_file)
+    require_place(file)
 
     async def copy() -> None:
         async with await open_store(settings) as store:
@@ -126,3 +128,5 @@ async def _record_restore(settings: Settings, file: Path, undone: Sequence[str])
 def _require(file: Path) -> None:
     if not file.exists():
         raise RecordNotFound(f"{file}: there is no such database")
+    if file.is_dir():
+        raise InvalidArgument(f"{file} is a directory; name a file")

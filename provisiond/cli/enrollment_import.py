@@ -57,7 +57,7 @@ def import_(
     """
     if resume and not keep_going:
         raise InvalidArgument("--resume is for --keep-going: without it, an import that was interrupted stored nothing")
-    where = report or (None if str(file) == "-" else file.with_name(f"{file.name}.report.ndjson"))
+    where = report or _report_beside(file)
     options = ImportOptions(on_conflict=on_conflict, dry_run=dry_run, keep_going=keep_going)
     with _opened(file) as stream, ImportReport(where, resume=resume) as written:
         result = asyncio.run(_import(config, stream, form, options, written))
@@ -67,6 +67,14 @@ def import_(
     if result.counts[Action.REFUSE]:
         only_conflicts = result.conflicts == result.counts[Action.REFUSE]
         raise typer.Exit(ExitCode.CONFLICT if only_conflicts else ExitCode.FAILED)
+
+
+def _report_beside(file: Path) -> Path | None:
+    if str(file) == "-":
+        return None
+    if file.is_dir():
+        raise InvalidArgument(f"{file} is a directory; name a file")
+    return file.with_name(f"{file.name}.report.ndjson")
 
 
 async def _import(

@@ -7,13 +7,32 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from provisiond.errors import InvalidArgument
+
+
+def require_place(file: Path) -> None:
+    """Refuse what no file can be written to, before any work is done for it.
+
+    Raises:
+        InvalidArgument: it is a directory, or lies in none.
+    """
+    if file.is_dir():
+        raise InvalidArgument(f"{file} is a directory; name a file")
+    if not file.parent.is_dir():
+        raise InvalidArgument(f"there is no directory {file.parent}")
+
 
 @contextmanager
 def writing(file: Path) -> Iterator[IO[str]]:
-    """A new file of mode 0600 that takes its name when it is whole, or stdout for `-`."""
+    """A new file of mode 0600 that takes its name when it is whole, or stdout for `-`.
+
+    Raises:
+        InvalidArgument: no file can be written there.
+    """
     if str(file) == "-":
         yield sys.stdout
         return
+    require_place(file)
     part = file.with_name(f".{file.name}.{os.getpid()}.part")
     descriptor = os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
     try:
