@@ -25,7 +25,7 @@ class DeclaredTables:
 
     async def list_declared(self) -> Sequence[Enrollment]:
         """Every record that was declared in the configuration; raises CorruptRecord, StoreUnavailable."""
-        return await self._store.read(partial(enrollments.load_of_origin, origin="config", digest=self._store.digest))
+        return await self._store.read(partial(enrollments.load_declared, digest=self._store.digest))
 
     async def list_groups(self) -> Sequence[Enrollment]:
         """Every enrollment group; raises CorruptRecord, StoreUnavailable."""

@@ -3,11 +3,17 @@
 import json
 import sqlite3
 from collections.abc import Iterable
+from typing import Final
 
 from provisiond.attestation.x509 import subject_hash
 from provisiond.errors import AlreadyExists, AttestationError, EtagMismatch, InvalidArgument, RecordNotFound
 from provisiond.model import Enrollment, EnrollmentKind, X509Material
 from provisiond.store import rows
+
+# The condition is the index's own, to the letter: otherwise SQLite would read every record.
+_DECLARED: Final = """
+SELECT kind, key, digest, record FROM enrollment WHERE instr(record, '"origin":"config"') ORDER BY kind, key
+"""
 
 
 def subject_hashes(enrollment: Enrollment) -> tuple[str, ...]:
@@ -107,18 +113,15 @@ def load_many(
     return [_decode(kind, row, digest) for row in found.fetchall()]
 
 
-def load_of_origin(connection: sqlite3.Connection, origin: str, digest: rows.RowDigest) -> list[Enrollment]:
-    """Every record of an origin, of both kinds.
+def load_declared(connection: sqlite3.Connection, digest: rows.RowDigest) -> list[Enrollment]:
+    """Every record that the configuration declares, of both kinds.
 
     Raises:
         CorruptRecord: one is damaged.
     """
-    found = connection.execute(
-        "SELECT kind, key, digest, record FROM enrollment WHERE instr(record, ?) ORDER BY kind, key",
-        (f'"origin":"{origin}"',),
-    )
+    found = connection.execute(_DECLARED)
     decoded = [_decode(EnrollmentKind(kind.decode()), tuple(row), digest) for kind, *row in found.fetchall()]
-    return [enrollment for enrollment in decoded if enrollment.origin == origin]
+    return [enrollment for enrollment in decoded if enrollment.origin == "config"]
 
 
 def unchanged(connection: sqlite3.Connection, guards: Iterable[rows.EnrollmentGuard]) -> set[rows.EnrollmentGuard]:

@@ -7,7 +7,7 @@ from contextlib import closing
 import pytest
 
 from provisiond.errors import SchemaTooNew, StoreUnavailable
-from provisiond.store import SqliteStore, schema
+from provisiond.store import SqliteStore, enrollments, schema
 from provisiond.store.connection import connect_here
 from provisiond.store.schema import Migration
 from tests.store.damage import execute
@@ -109,3 +109,9 @@ async def test_the_database_of_another_program_is_left_alone(path, statement):
     path.chmod(0o600)
     with pytest.raises(StoreUnavailable, match="another program"):
         await SqliteStore.open(path)
+
+
+def test_what_the_configuration_declares_is_found_by_an_index(closed):
+    with closing(connect_here(closed, read_only=True)) as connection:
+        plan = connection.execute(f"EXPLAIN QUERY PLAN {enrollments._DECLARED}").fetchall()
+    assert b"USING INDEX enrollment_declared" in plan[0][-1]
