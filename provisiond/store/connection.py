@@ -144,5 +144,7 @@ def is_environmental(error: BaseException) -> bool:
 def unavailable(error: BaseException) -> StoreUnavailable:
     """What the callers hear of it."""
     what = _ENVIRONMENT.get(primary_code(error), "the database did not do what was asked")
+    if getattr(error, "sqlite_errorcode", -1) == sqlite3.SQLITE_IOERR_SHMSIZE:  # even reading needs an index of the log
+        what = "the disk is full"
     name = getattr(error, "sqlite_errorname", type(error).__name__)
     return StoreUnavailable(f"{what} ({name}: {error})")
