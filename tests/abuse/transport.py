@@ -1,0 +1,125 @@
+"""Abuse of sockets and TLS: cases 1 to 6."""
+
+import asyncio
+import contextlib
+import socket
+import ssl
+import struct
+from collections.abc import Awaitable, Callable
+
+from tests.abuse.site import Site, Stranger, case
+from tests.broker import wire
+
+HALF_CONNECT = wire.connect("half")[:12]
+NO_LINGER = struct.pack("ii", 1, 0)
+
+
+async def _slowest(site: Site, deadline_s: float, say: Callable[[Stranger], Awaitable[None]]) -> str:
+    """Thirty strangers say the same; all of them must be cut off in time."""
+
+    async def one() -> float:
+        async with site.stranger() as stranger:
+            await say(stranger)
+            return await stranger.closed(deadline_s)
+
+    seconds = await asyncio.gather(*(one() for _ in range(30)))
+    return f"closed after {max(seconds):.1f} s (limit {deadline_s:g} s)"
+
+
+@case(1, "idle socket")
+async def idle(site: Site) -> str:
+    async def say(_: Stranger) -> None:
+        """Nothing."""
+
+    return await _slowest(site, site.connect_s, say)
+
+
+@case(2, "half a CONNECT, one byte a second")
+async def half_connect(site: Site) -> str:
+    async def say(stranger: Stranger) -> None:
+        async def drip() -> None:
+            for byte in HALF_CONNECT:
+                stranger.send(bytes([byte]))
+                await asyncio.sleep(min(1.0, site.connect_s / 3))
+
+        stranger.dripping = asyncio.create_task(drip())
+
+    return await _slowest(site, site.connect_s, say)
+
+
+@case(3, "TLS ClientHello, then silence")
+async def half_handshake(site: Site) -> str:
+    sent = ssl.MemoryBIO()
+    hello = site.client_context().wrap_bio(ssl.MemoryBIO(), sent, server_hostname="localhost")
+    with contextlib.suppress(ssl.SSLWantReadError):
+        hello.do_handshake()
+    data = sent.read()
+
+    async def one() -> float:
+        reader, writer = await asyncio.open_connection(*site.tls)
+        try:
+            writer.write(data)
+            return await Stranger(reader, writer).closed(site.handshake_s)
+        finally:
+            writer.transport.abort()
+
+    seconds = await asyncio.gather(*(one() for _ in range(30)))
+    return f"closed after {max(seconds):.1f} s (limit {site.handshake_s:g} s)"
+
+
+@case(4, "plain bytes on the TLS port")
+async def plain_on_tls(site: Site) -> str:
+    reader, writer = await asyncio.open_connection(*site.tls)
+    writer.write(wire.connect("plain"))
+    seconds = await Stranger(reader, writer).closed(1.0)
+    writer.transport.abort()
+    return f"closed after {seconds:.2f} s"
+
+
+@case(5, "more idle sockets than an address may have")
+async def crowd(site: Site) -> str:
+    cap = 1000 if site.large else 200
+    sockets = [socket.socket() for _ in range((5 if site.large else 2) * cap)]
+    try:
+        for one in sockets:
+            one.bind(("127.0.0.9", 0))
+            one.connect(site.plain)
+            one.setblocking(False)
+        await asyncio.sleep(min(0.5, site.connect_s / 4))
+        refused = sum(map(_is_reset, sockets))
+        assert refused >= len(sockets) - cap, f"{len(sockets) - refused} of one address are in"
+        async with site.device("newcomer", address="127.0.0.10") as device:
+            status, _ = await device.register()
+    finally:
+        for one in sockets:
+            one.close()
+    assert status == 200
+    return f"{refused} of {len(sockets)} refused; another address is assigned meanwhile"
+
+
+def _is_reset(one: socket.socket) -> bool:
+    try:
+        return one.recv(1) == b""
+    except BlockingIOError:
+        return False
+    except ConnectionError:
+        return True
+
+
+@case(6, "reset storm, half-closed sockets")
+async def resets(site: Site) -> str:
+    before, count = site.files, 5000 if site.large else 500
+    for number in range(count):
+        with socket.create_connection(site.plain) as one:
+            if number % 3:
+                one.send(HALF_CONNECT[: number % len(HALF_CONNECT)])
+            if number % 2:
+                one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, NO_LINGER)
+            else:
+                one.shutdown(socket.SHUT_WR)
+        if number % 100 == 0:
+            await asyncio.sleep(0)
+    async with asyncio.timeout(site.connect_s + 10):
+        while site.files > before + 5:  # noqa: ASYNC110 - the files are another process's
+            await asyncio.sleep(0.05)
+    return f"{count} connections, no file left open"
