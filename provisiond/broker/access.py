@@ -3,7 +3,7 @@
 | role     | publishes                                       | subscribes                                  |
 |----------|-------------------------------------------------|---------------------------------------------|
 | dps      | anything under `$dps/registrations/`            | `$dps/registrations/res/#`                  |
-| native   | `provisiond/v1/{id}/req/{op}/{rid}`, its own id | `provisiond/v1/{id}/res/#` or a topic in it |
+| native   | `provisiond/v1/{id}/req/{op}/{rid}`, its own id | `provisiond/v1/{id}/res/#`, or less of it   |
 | iothub   | its own events, twin requests, method answers   | what its hub says to it                     |
 | operator | `provisiond/v1/_operator/req/…`                 | telemetry, events, status, its answers      |
 
@@ -18,7 +18,7 @@ from typing import Final
 
 from provisiond.model import Connection, Role
 from provisiond.protocols import iothub, operator
-from provisiond.protocols.topic_filters import matches
+from provisiond.protocols.topic_filters import is_filter, matches
 
 DPS_PREFIX: Final = "$dps/registrations/"
 DPS_REPLY_FILTER: Final = "$dps/registrations/res/#"
@@ -65,7 +65,7 @@ def judge_subscribe(connection: Connection, topic_filter: str, requested_qos: in
         case Role.OPERATOR:
             allowed = operator.may_subscribe(topic_filter)
         case Role.NATIVE:
-            allowed = topic_filter == reply_filter(connection) or _is_native_reply(connection, topic_filter)
+            allowed = _is_within_own_replies(connection, topic_filter)
         case _:
             allowed = topic_filter == reply_filter(connection)
     return min(requested_qos, MAX_QOS) if allowed else REFUSED
@@ -111,10 +111,10 @@ def takes_over(role: Role) -> bool:
     return role not in _PROVISIONING
 
 
-def _is_native_reply(connection: Connection, topic_filter: str) -> bool:
-    """One reply's topic: simple clients wait for that alone."""
+def _is_within_own_replies(connection: Connection, topic_filter: str) -> bool:
+    """All replies, those to one operation, or one: what matches the filter begins with the device's own levels."""
     prefix = f"provisiond/v1/{connection.claimed_id}/res/"
-    return topic_filter.startswith(prefix) and len(topic_filter) > len(prefix) and not set("+#") & set(topic_filter)
+    return topic_filter.startswith(prefix) and len(topic_filter) > len(prefix) and is_filter(topic_filter)
 
 
 def _is_native_request(connection: Connection, topic: str) -> bool:

@@ -200,8 +200,14 @@ class DeviceHandler(BrokerProtocolHandler):
         return True
 
     def overhear(self, message: Message) -> bool:
-        """`deliver`, when this client has subscribed to it."""
+        """`deliver`, when this client has subscribed to it.
+
+        Half of what may be unacknowledged is kept for its own replies: a client that is full is closed by the next
+        one, and another that claims its id must not bring that about.
+        """
         if not any(matches(topic_filter, message.topic) for topic_filter in self._granted):
+            return False
+        if 2 * len(self.session.unacknowledged) >= self._limits.inflight:
             return False
         return self.deliver(message)
 

@@ -154,8 +154,9 @@ def test_the_reply_filter_is_granted_with_qos_1_at_most(requested, granted):
     assert judge_subscribe(connection(Role.NATIVE), "provisiond/v1/Dev-1/res/#", requested) == granted
 
 
-def test_a_native_connection_may_wait_for_one_reply_only():
-    assert judge_subscribe(connection(Role.NATIVE), "provisiond/v1/Dev-1/res/register/42", 1) == 1
+@pytest.mark.parametrize("part", ["register/42", "register/#", "register/+", "+/42", "+/+", "#"])
+def test_a_native_connection_may_subscribe_to_any_part_of_its_own_replies(part):
+    assert judge_subscribe(connection(Role.NATIVE), f"provisiond/v1/Dev-1/res/{part}", 1) == 1
 
 
 @pytest.mark.parametrize(
@@ -163,8 +164,11 @@ def test_a_native_connection_may_wait_for_one_reply_only():
     [
         "provisiond/v1/Dev-1/res/",
         "provisiond/v1/Dev-1/res",
-        "provisiond/v1/Dev-1/res/+/42",
-        "provisiond/v1/Dev-1/res/register/#",
+        "provisiond/v1/Dev-1/res/#/42",
+        "provisiond/v1/Dev-1/res/register#",
+        "provisiond/v1/Dev-1/res/register/4+",
+        "provisiond/v1/+/res/register/42",
+        "provisiond/v1/Dev-1/+/register/42",
         "provisiond/v1/Dev-1/req/register/42",
         "provisiond/v1/Dev-2/res/register/42",
         "$share/a/provisiond/v1/Dev-1/res/register/42",

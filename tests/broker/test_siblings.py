@@ -72,3 +72,18 @@ async def test_one_program_asks_and_another_listens(edge):
         assert (heard.topic, heard.qos) == (REPLY.topic, 1)
         deaf.send(wire.PINGREQ)
         assert (await deaf.receive()).kind == wire.PINGRESP
+
+
+async def test_what_a_client_overhears_leaves_room_for_its_own_replies(make_edge):
+    async with make_edge(inflight=4) as edge, edge.client() as listening, edge.client() as asking:
+        for client in (listening, asking):
+            assert await client.connect("dev-1", username=None) == 0
+        listening.send(wire.subscribe("provisiond/v1/dev-1/res/#"))
+        assert (await listening.receive()).kind == wire.SUBACK
+        for _ in range(6):
+            asking.send(wire.publish(REQUEST))
+            _, reply = await asking.receive(), await asking.receive()
+            assert reply.topic == REPLY.topic
+        listening.send(wire.publish(REQUEST))
+        heard = [await listening.receive() for _ in range(4)]
+        assert [packet.kind for packet in heard] == [wire.PUBLISH, wire.PUBLISH, wire.PUBACK, wire.PUBLISH]
