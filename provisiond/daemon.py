@@ -21,7 +21,7 @@ from provisiond.edge import make_edge, measure_edge, reload_edge
 from provisiond.errors import AdminError, ConfigurationError, CorruptRecord, StoreError, StoreUnavailable
 from provisiond.front import Front
 from provisiond.hub_observers import HubLogObserver, HubMetrics, HubObservers
-from provisiond.hubs.audience import Audience, EventObserver
+from provisiond.hubs.audience import AssignmentObserver, Audience, EventObserver
 from provisiond.hubs.background import Background
 from provisiond.hubs.directory import ConfiguredHubs
 from provisiond.hubs.embedded import EmbeddedHub
@@ -187,7 +187,9 @@ class Daemon:
         _raise_file_limit(settings.broker.limits.max_connections)
         settings.service.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._store = await resources.enter_async_context(await SqliteStore.open(settings.database_file))
-        watching = HubObservers(HubLogObserver(), HubMetrics(self._metrics.registry))
+        watching = HubObservers(
+            HubLogObserver(), HubMetrics(self._metrics.registry), AssignmentObserver(self._audience)
+        )
         work = HubWork(settings, store=self._store, hubs=self._hubs, observer=watching)
         self._work = await resources.enter_async_context(work)
         self._pipeline = Pipeline(

@@ -4,6 +4,7 @@ import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from provisiond.errors import ServerFault
+from provisiond.model import AuditRecord, Registration
 from provisiond.ports import HubObserver
 
 _BUCKETS_S = (0.002, 0.01, 0.05, 0.25, 1.0, 5.0, 10.0)
@@ -24,6 +25,11 @@ class HubObservers:
         """Tell each."""
         for observer in self._observers:
             observer.hub_worked(hub, action=action, count=count, elapsed_s=elapsed_s)
+
+    def hub_settled(self, registration: Registration, audit: AuditRecord) -> None:
+        """Tell each."""
+        for observer in self._observers:
+            observer.hub_settled(registration, audit)
 
     def hub_failed(self, hub: str, error: Exception) -> None:
         """Tell each."""
@@ -49,6 +55,12 @@ class HubMetrics:
             buckets=_BUCKETS_S,
             registry=registry,
         )
+        self._settled = Counter(
+            "provisiond_hub_registrations",
+            "Registrations that waited for their hub, by how they ended and the mechanism that proved the device.",
+            ["hub", "outcome", "mechanism"],
+            registry=registry,
+        )
         self._failures = Counter(
             "provisiond_hub_failures", "What our side failed in the work on a hub.", ["hub"], registry=registry
         )
@@ -63,6 +75,10 @@ class HubMetrics:
         self._devices.labels(hub, action).inc(count)
         self._seconds.labels(hub, action).observe(elapsed_s)
 
+    def hub_settled(self, registration: Registration, audit: AuditRecord) -> None:
+        """Count how it ended."""
+        self._settled.labels(registration.hub or "", audit.outcome, registration.attestation_type.value).inc()
+
     def hub_failed(self, hub: str, error: Exception) -> None:
         """Count a failure of ours."""
         del error
@@ -70,10 +86,15 @@ class HubMetrics:
 
 
 class HubLogObserver:
-    """`ports.HubObserver` that writes the log: a hub that fails is a WARNING, one that comes back is news."""
+    """`ports.HubObserver` that writes the log.
+
+    A hub that fails is a WARNING, one that comes back is news. A registration that is finished here is INFO, like one
+    that need not wait for a hub.
+    """
 
     def __init__(self) -> None:
         self._log = structlog.get_logger("provisiond.hubs")
+        self._registrations = structlog.get_logger("provisiond.registration")
 
     def hub_changed(self, hub: str, *, state: str, error: str) -> None:
         """One record a change."""
@@ -86,6 +107,18 @@ class HubLogObserver:
         """One record a batch; what had to be repaired, or was refused, is news."""
         write = self._log.warning if action in ("repair", "refuse") else self._log.debug
         write("hub worked", hub=hub, action=action, devices=count, ms=round(elapsed_s * 1000, 2))
+
+    def hub_settled(self, registration: Registration, audit: AuditRecord) -> None:
+        """One record a registration."""
+        optional = {"code": audit.code, "reason": audit.reason or None}
+        self._registrations.info(
+            f"{audit.event} {audit.outcome}",
+            registration_id=registration.registration_id,
+            enrollment=registration.enrollment_id,
+            hub=registration.hub,
+            tracking_id=audit.tracking_id,
+            **{name: value for name, value in optional.items() if value is not None},
+        )
 
     def hub_failed(self, hub: str, error: Exception) -> None:
         """One record a failure; a traceback only for what nobody foresaw."""

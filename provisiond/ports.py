@@ -547,6 +547,10 @@ class HubObserver(Protocol):
         """A call did something. `action`: `ensure`, `refuse`, `delete`, `disable`, `repair`."""
         ...
 
+    def hub_settled(self, registration: Registration, audit: AuditRecord) -> None:
+        """A registration that waited for its hub is finished: `assigned` or `failed`, and that is on disk."""
+        ...
+
     def hub_failed(self, hub: str, error: Exception) -> None:
         """A connector raised what it may not."""
         ...

@@ -96,6 +96,7 @@ class HubLog:
 
     states: list = field(default_factory=list)
     work: list = field(default_factory=list)
+    settled: list = field(default_factory=list)
     failures: list = field(default_factory=list)
     views: dict = field(default_factory=dict)
     assigned: dict = field(default_factory=dict)
@@ -106,6 +107,9 @@ class HubLog:
 
     def hub_worked(self, hub, *, action, count, elapsed_s):
         self._note(self.work, (hub, action, count))
+
+    def hub_settled(self, registration, audit):
+        self._note(self.settled, (registration.registration_id, audit.outcome))
 
     def hub_failed(self, hub, error):
         self._note(self.failures, (hub, error))

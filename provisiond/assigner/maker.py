@@ -113,6 +113,8 @@ class Maker:
             )
         except VersionConflict:
             await self.desk.take_back(registration)
+        else:
+            self.desk.observer.hub_settled(settled, audit)
 
     def _is_due(self, registration: Registration) -> bool:
         paused = self._paused.get(registration.key)

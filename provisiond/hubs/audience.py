@@ -3,9 +3,9 @@
 from collections.abc import Callable, Mapping
 
 from provisiond.errors import ConnectRefused
-from provisiond.model import ConnectAttempt, Connection, Decision, Message
+from provisiond.model import AuditRecord, ConnectAttempt, Connection, Decision, Message, Registration
 from provisiond.ports import Transport
-from provisiond.protocols.operator import registration_event
+from provisiond.protocols.operator import assignment_event, registration_event
 from provisiond.protocols.topic_filters import matches
 
 
@@ -74,3 +74,23 @@ class EventObserver:
 
     def failed(self, connection: Connection, error: Exception, *, tracking_id: str) -> None:
         """Nothing: `decided` follows."""
+
+
+class AssignmentObserver:
+    """`ports.HubObserver` that tells everyone who listens of registrations that waited for their hub."""
+
+    def __init__(self, audience: Audience) -> None:
+        self._audience = audience
+
+    def hub_changed(self, hub: str, *, state: str, error: str) -> None:
+        """Nothing: the status of the service has it."""
+
+    def hub_worked(self, hub: str, *, action: str, count: int, elapsed_s: float) -> None:
+        """Nothing: each registration is told by itself."""
+
+    def hub_settled(self, registration: Registration, audit: AuditRecord) -> None:
+        """An event."""
+        self._audience.publish(assignment_event(registration, audit))
+
+    def hub_failed(self, hub: str, error: Exception) -> None:
+        """Nothing: it is the log's."""

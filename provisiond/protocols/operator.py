@@ -14,7 +14,7 @@
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Annotated, Any, Final, Self
 
@@ -31,7 +31,7 @@ from pydantic import (
 from pydantic.alias_generators import to_camel
 
 from provisiond.errors import MalformedRequest, UnknownOperation
-from provisiond.model import Decision, JSONValue, Message, RegistrationId
+from provisiond.model import AuditRecord, Decision, JSONValue, Message, Registration, RegistrationId
 from provisiond.protocols.base64_octets import Base64, encode_octets
 from provisiond.protocols.iothub import CLOUD_MESSAGE_MAX_SIZE_BYTES, DEVICE_ID, METHOD_NAME, SYSTEM_PROPERTIES
 from provisiond.protocols.json_body import encode_json, parse_json
@@ -286,10 +286,20 @@ def registration_event(registration_id: RegistrationId, decision: Decision, *, e
     audit = decision.audit
     if audit is None:
         return None
+    return _registration_message(registration_id.text, audit, event=event, outcome=decision.outcome.value)
+
+
+def assignment_event(registration: Registration, audit: AuditRecord) -> Message:
+    """What operators hear when a registration that waited for its hub is finished."""
+    own = replace(audit, actor="")  # no address of a device's: the service did this by itself
+    return _registration_message(registration.registration_id, own, event=audit.event, outcome=audit.outcome)
+
+
+def _registration_message(registration_id: str, audit: AuditRecord, *, event: str, outcome: str) -> Message:
     document = {
         "event": event,
-        "registrationId": registration_id.text,
-        "outcome": decision.outcome.value,
+        "registrationId": registration_id,
+        "outcome": outcome,
         "errorCode": audit.code,
         "reason": audit.reason or None,
         "enrollmentType": audit.enrollment_kind.value if audit.enrollment_kind else None,

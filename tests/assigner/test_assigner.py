@@ -53,6 +53,14 @@ def retirement(device_id="d", *, hub="a", action=RetirementAction.DELETE, second
 # --- making ---
 
 
+async def test_each_registration_that_is_finished_at_its_hub_is_told_once_it_is_on_disk(store, log):
+    await reserve(store, "Device-1", "Device-2")
+    async with working(store, log, a=FakeHub(refusals={"Device-2": HubRefused("no")})):
+        await log.until(lambda: len(log.settled) == 2)
+        assert (await status(store, "device-1"), await status(store, "device-2")) == (ASSIGNED, FAILED)
+    assert sorted(log.settled) == [("Device-1", "assigned"), ("Device-2", "failed")]
+
+
 async def test_a_device_that_waits_is_made_at_its_hub_and_then_assigned(store, log):
     hub = FakeHub()
     await reserve(store, "Device-1")
