@@ -76,7 +76,7 @@ def show(device_id: Id, output: Output = None, config: Config = None) -> None:
     async def read() -> dict[str, Any]:
         settings = load(config).settings
         async with open_devices(settings) as (devices, _):
-            return _to_json(await devices.get_device(device_id), running=await _is_running(settings, config))
+            return _to_json(await devices.get_device(device_id), settings, running=await _is_running(settings, config))
 
     print_record(asyncio.run(read()), output)
 
@@ -106,7 +106,7 @@ def enable(device_id: Id, output: Output = None, config: Config = None) -> None:
     async def change() -> dict[str, Any]:
         settings = load(config).settings
         async with open_devices(settings) as (devices, _):
-            return _to_json(await devices.enable(device_id), running=await _is_running(settings, config))
+            return _to_json(await devices.enable(device_id), settings, running=await _is_running(settings, config))
 
     print_record(asyncio.run(change()), output)
 
@@ -222,7 +222,7 @@ async def _list(
             lambda start, limit: devices.list_devices(after=start, limit=limit, hub=hub), after=after, top=top
         )
     running = await _is_running(settings, config)
-    bodies = [_to_json(device, running=running) for device in found[:top]]
+    bodies = [_to_json(device, settings, running=running) for device in found[:top]]
     if connected:
         bodies = [body for body in bodies if body["connectionState"] == "Connected"]
     print_records(bodies, _COLUMNS, output)
@@ -230,8 +230,15 @@ async def _list(
         note(f"there are more: add --after {found[top - 1].registration.registration_id}")
 
 
-def _to_json(device: DeviceRecord, *, running: bool) -> dict[str, Any]:
-    return device_to_json(device.registration, enrollment=device.enrollment, presence=device.presence, running=running)
+def _to_json(device: DeviceRecord, settings: Settings, *, running: bool) -> dict[str, Any]:
+    elsewhere = {hub.name for hub in settings.hubs if not hub.is_embedded}
+    return device_to_json(
+        device.registration,
+        enrollment=device.enrollment,
+        presence=device.presence,
+        running=running,
+        watched=device.registration.hub not in elsewhere,
+    )
 
 
 async def _is_running(settings: Settings, config: Path | None) -> bool:

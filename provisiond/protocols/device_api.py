@@ -7,7 +7,12 @@ from provisiond.protocols.timestamps import format_timestamp
 
 
 def device_to_json(
-    registration: Registration, *, enrollment: Enrollment | None, presence: DevicePresence | None, running: bool
+    registration: Registration,
+    *,
+    enrollment: Enrollment | None,
+    presence: DevicePresence | None,
+    running: bool,
+    watched: bool = True,
 ) -> dict[str, Any]:
     """Write a device.
 
@@ -16,8 +21,12 @@ def device_to_json(
         enrollment: what lets it in now; None when that is gone.
         presence: of a device that has ever connected to the embedded hub.
         running: whether there is a service that it could be connected to.
+        watched: whether its hub is the embedded one; of the others it is not known who is connected.
     """
+    if not watched:
+        presence = None  # of the time when it was at the embedded hub
     connected = running and presence is not None and presence.connected
+    state = "Connected" if connected else "Disconnected"
     fields = {
         "deviceId": registration.device_id,
         "registrationId": registration.registration_id,
@@ -28,7 +37,7 @@ def device_to_json(
         "registrationStatus": registration.status.value,
         "attestation": registration.attestation_type.value,
         "enrollmentGroupId": registration.enrollment_id if registration.enrollment_kind == "group" else None,
-        "connectionState": "Connected" if connected else "Disconnected",
+        "connectionState": state if watched else "Unknown",
         "connectionStateUpdatedTime": presence and format_timestamp(presence.changed_at),
         "lastActivityTime": presence and format_timestamp(presence.last_seen_at),
         "remoteAddress": presence and presence.remote_address,

@@ -1,5 +1,7 @@
 """`provisiond device` on a database whose daemon does not run; with one, tests/system has the whole story."""
 
+from dataclasses import replace
+
 import pytest
 
 from tests.embedded_hub.gateway import make_registration
@@ -25,6 +27,12 @@ def test_devices_are_listed_and_nobody_is_connected_while_the_daemon_does_not_ru
     assert "run" in ended.stderr
     assert devices("device", "list", "--connected").json == []
     assert devices("device", "list", "--top", 1).json[0]["registrationId"] == "Dev-1"
+
+
+def test_of_a_hub_that_is_not_ours_it_is_not_said_who_is_connected(devices):
+    devices("hub", "add", "line-2", "--type", "mosquitto", "--host", "mqtt.local")
+    devices.store(replace(make_registration(individual("Dev-3"), "Dev-3"), hub="line-2"))
+    assert devices("device", "show", "Dev-3").json["connectionState"] == "Unknown"
 
 
 def test_a_device_is_shown_by_its_device_id(devices):
