@@ -169,7 +169,7 @@ def test_a_stream_that_cannot_be_written_does_not_matter(stream):
                 "=",
                 "Key",
                 "PASSWORD",
-                "ſecret",
+                "\u017fecret",
                 "to\u212aen",
                 "-----BEGIN ",
                 "EC ",
