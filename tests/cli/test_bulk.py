@@ -4,12 +4,14 @@ import asyncio
 import base64
 import json
 import os
+import pty
+import re
 import signal
 import sqlite3
 import stat
 import subprocess
 import sys
-from contextlib import closing
+from contextlib import closing, suppress
 
 import pytest
 
@@ -284,3 +286,26 @@ def test_keys_are_left_out_of_an_export_unless_asked_for(gateway, file):
     assert "primaryKey" not in ended.stdout
     assert "the keys of 3 of them were left out" in ended.stderr
     assert len(json.loads(ended.stdout)["enrollments"]) == 3
+
+
+# --- progress --------------------------------------------------------------------------------------------------------
+
+
+def test_a_terminal_gets_a_bar_with_rate_and_time_left_and_nobody_else_does(gateway, tmp_path):
+    file = tmp_path / "many.csv"
+    file.write_text(rows(*(f"pump-{number}" for number in range(2000))))
+    command = [sys.executable, "-m", "provisiond", "-c", gateway.config, "enrollment", "import", file, "--dry-run"]
+    ours, theirs = pty.openpty()
+    environment = os.environ | {"TERM": "xterm", "COLUMNS": "100"}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=theirs, env=environment) as process:
+        os.close(theirs)
+        shown = b""
+        with suppress(OSError):  # EIO: the other end is closed
+            while piece := os.read(ours, 4096):
+                shown += piece
+        os.close(ours)
+        assert process.wait(timeout=20) == 0
+        assert json.loads(process.stdout.read())["rows"] == 2000  # data is only data
+    assert re.search(rb"[1-9]\d* rows, [1-9]\d*/s.*\d:\d\d:\d\d", shown), shown
+    quiet = subprocess.run(command, capture_output=True, check=True)
+    assert b"rows," not in quiet.stderr and b"\x1b" not in quiet.stderr
