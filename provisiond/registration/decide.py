@@ -6,18 +6,19 @@ from hmac import compare_digest
 
 from provisiond.attestation.tpm import parse_endorsement_key, parse_storage_root_key
 from provisiond.attestation.tpm_activation import activation_blob
-from provisiond.enrollment.match import presented_types
 from provisiond.errors import AllocationError, AttestationError, DeviceFault, NotFound, ServerFault
 from provisiond.model import (
     AllocationRequest,
     AuditRecord,
     Decision,
     ErrorBody,
+    Evidence,
     Facts,
     Hub,
     JSONValue,
     Outcome,
     PollRequest,
+    Possession,
     RegisterRequest,
     Registration,
     RegistrationId,
@@ -63,10 +64,11 @@ def decide_poll(request: PollRequest, facts: Facts, *, policy: RegistrationPolic
     """Decide a poll: the connection proves itself again, and the operation must be its own registration's newest.
 
     On native topics there may be nothing to prove with again; the operation id, which nobody can guess, is then what
-    shows who asks. It opens nothing but the registration's state, in which every secret is sealed to its device.
+    shows who asks. It opens nothing but the registration's state, in which every secret is sealed to its device. A
+    client certificate that the registration was not made with does not count: a plant's network may ask for one.
     """
     trace = Trace()
-    if request.protocol is Role.NATIVE and not presented_types(request.evidence):
+    if request.protocol is Role.NATIVE and not _is_proved_again(request.evidence, facts.registration):
         return _decide_bearer_poll(request, facts, policy=policy, context=context, trace=trace)
     claim = RegisterRequest(claimed_id=request.claimed_id, evidence=request.evidence, protocol=request.protocol)
     try:
@@ -123,6 +125,13 @@ def _attest(
         now=context.now,
         trace=trace,
     )
+
+
+def _is_proved_again(evidence: Evidence, registration: Registration | None) -> bool:
+    """Whether a connection shows what the registration was made with: its TPM, or its certificate."""
+    if evidence.possession is Possession.ANSWERED:
+        return True
+    return registration is not None and registration.certificate_der in evidence.unverified_chain[:1]
 
 
 def _decide_bearer_poll(

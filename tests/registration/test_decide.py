@@ -17,6 +17,7 @@ from provisiond.model import (
     RegistrationId,
     RegistrationStatus,
     ReprovisionPolicy,
+    Role,
     Substatus,
 )
 from provisiond.registration.attest import AttestationPolicy
@@ -285,3 +286,28 @@ def test_a_poll_with_the_wrong_key_is_unauthorised_before_anything_is_looked_up(
 
 def test_a_poll_after_the_enrollment_was_disabled_says_disabled():
     assert poll(assigned(), enrollment=individual("dev-1", enabled=False)).outcome is Outcome.DISABLED
+
+
+def native_poll(known, chain, enrollment, operation_id="5.op.1"):
+    request = PollRequest(
+        claimed_id=RegistrationId.parse("Dev-1"),
+        evidence=Evidence(unverified_chain=chain, possession=Possession.TLS),
+        operation_id=operation_id,
+        protocol=Role.NATIVE,
+    )
+    return decide_poll(request, facts(enrollment, registration=known), policy=POLICY, context=CONTEXT)
+
+
+def test_a_certificate_that_a_registration_was_not_made_with_does_not_keep_its_device_from_polling():
+    passport = (make_leaf("Line-4").der,)
+    assert native_poll(assigned(), passport, individual("dev-1")).outcome is Outcome.ASSIGNED
+    assert refusal(native_poll(assigned(), passport, individual("dev-1"), "5.op.2"))[0] == 404202
+    assert refusal(native_poll(None, passport, individual("dev-1")))[0] == 404202
+
+
+def test_the_certificate_that_a_registration_was_made_with_is_verified_again_at_a_poll():
+    leaf = make_leaf("Dev-1")
+    known = register(facts(individual("dev-1", certificates(leaf))), chain=(leaf.der,)).registration
+    replaced = individual("dev-1", certificates(make_leaf("Dev-1")))
+    assert native_poll(known, (leaf.der,), individual("dev-1", certificates(leaf))).outcome is Outcome.ASSIGNED
+    assert refusal(native_poll(known, (leaf.der,), replaced))[0] == 401002
