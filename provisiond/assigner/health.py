@@ -46,12 +46,15 @@ class HubHealth:
         return "up" if self.healthy else "down"
 
 
-def answered(health: HubHealth, *, latency_ms: float | None = None) -> HubHealth:
-    """The health after a call that succeeded; `latency_ms` of a probe."""
-    before = health.latency_ms
-    if latency_ms is not None and before is not None:
-        latency_ms = before + _SMOOTHING * (latency_ms - before)
-    return HubHealth(latency_ms=before if latency_ms is None else latency_ms)
+def measured(health: HubHealth, *, latency_ms: float) -> HubHealth:
+    """The health after a probe that took so long; whether the hub does what it is there for, is another question."""
+    before = latency_ms if health.latency_ms is None else health.latency_ms
+    return replace(health, latency_ms=before + _SMOOTHING * (latency_ms - before))
+
+
+def answered(health: HubHealth) -> HubHealth:
+    """The health after everything that was asked of the hub has been done."""
+    return HubHealth(latency_ms=health.latency_ms)
 
 
 def failed(health: HubHealth, fault: HubFault, *, now_s: float, jitter: float) -> HubHealth:

@@ -9,7 +9,7 @@ from provisiond.assigner.desk import Desk
 from provisiond.assigner.health import backoff_s
 from provisiond.assigner.pace import Pace, worked
 from provisiond.connectors import identity_of
-from provisiond.errors import HubFault, HubRefused, VersionConflict
+from provisiond.errors import HubFault, HubRefused, HubUnavailable, VersionConflict
 from provisiond.model import Registration, RegistrationStatus
 from provisiond.ports import Write
 from provisiond.registration.machine import Event, step
@@ -58,7 +58,7 @@ class Maker:
     async def _make(self, batch: Sequence[Registration]) -> None:
         desk = self.desk
         begun = desk.clock.monotonic()
-        outcomes = await desk.call(desk.connector.ensure([identity_of(registration) for registration in batch]))
+        outcomes = await self._ensure(batch)
         elapsed_s = desk.clock.monotonic() - begun
         await asyncio.gather(
             *(
@@ -70,6 +70,20 @@ class Maker:
         self.pace = worked(self.pace, count=made, elapsed_s=desk.clock.monotonic() - begun)
         if made:
             desk.observer.hub_worked(desk.hub, action="ensure", count=made, elapsed_s=elapsed_s)
+
+    async def _ensure(self, batch: Sequence[Registration]) -> Sequence[HubFault | None]:
+        """Make them together; should the connector fail over one of them, each by itself, so that it fails alone."""
+        desk = self.desk
+        identities = [identity_of(registration) for registration in batch]
+        try:
+            return await desk.call(desk.connector.ensure(identities))
+        except HubFault:
+            raise
+        except Exception as error:  # noqa: BLE001 - a bug that one device brings out must not keep the others waiting
+            desk.observer.hub_failed(desk.hub, error)
+            if len(batch) == 1:
+                return [HubUnavailable(f"the connector failed: {error!r}")]
+        return [outcome for registration in batch for outcome in await self._ensure([registration])]
 
     async def _finish(self, registration: Registration, outcome: HubFault | None, elapsed_s: float) -> None:
         paused = self._paused.pop(registration.key, None) or _Paused()

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from provisiond.assigner.desk import Desk
-from provisiond.assigner.health import HubHealth, answered, failed
+from provisiond.assigner.health import HubHealth, answered, failed, measured
 from provisiond.assigner.maker import Maker
 from provisiond.assigner.pace import retry_after_s
 from provisiond.assigner.reconciler import Reconciler
@@ -87,6 +87,9 @@ class HubWorker:
             await self.reconciler.step()
         except HubFault as fault:
             self._note_fault(fault)
+        else:
+            # Only now: a hub that answers probes and makes nothing is not well.
+            self._note_health(answered(self.health))
         await self._publish()
         return 0.0 if busy else self._recovery_s() or self.desk.limits.poll_s
 
@@ -125,7 +128,7 @@ class HubWorker:
             return
         await self.desk.call(self.desk.connector.probe())
         self._probe_at_s = begun + self.desk.limits.probe_interval_s
-        self._note_health(answered(self.health, latency_ms=(clock.monotonic() - begun) * 1000))
+        self.health = measured(self.health, latency_ms=(clock.monotonic() - begun) * 1000)
 
     def _note_fault(self, fault: HubFault) -> None:
         now_s = self.desk.clock.monotonic()

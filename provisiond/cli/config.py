@@ -1,5 +1,6 @@
 """`provisiond config`: check and show the configuration."""
 
+import asyncio
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,6 +28,9 @@ def check(config: Config = None) -> None:
     loaded = load(config)
     for warning in check_files(loaded.settings, now=SystemClock().now()):
         note(f"warning: {warning}")
+    for hub in loaded.settings.hubs:
+        if not hub.is_embedded:
+            asyncio.run(hub.to_connector().aclose())
     note(f"{loaded.file or 'the default configuration'}: ok")
     suggest(f"{command(config)} run")
 

@@ -276,7 +276,10 @@ def _acl(kind: str, topic: str, device_id: str) -> Mapping[str, Any]:
 
 def _require_common_name(identity: HubIdentity) -> None:
     """Mosquitto knows a device with a certificate by its common name, and nothing else."""
-    certificate = x509.load_der_x509_certificate(identity.certificate_der or b"")
+    try:
+        certificate = x509.load_der_x509_certificate(identity.certificate_der or b"")
+    except ValueError as error:
+        raise HubRefused(f"{identity.device_id} has no certificate that can be read; register it again") from error
     names = [name.value for name in certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
     if names != [identity.device_id]:
         raise HubRefused(

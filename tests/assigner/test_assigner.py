@@ -133,7 +133,7 @@ async def test_a_hub_that_is_down_leaves_its_devices_waiting_and_gets_them_when_
         assert await status(store, "d") is ASSIGNING
         assert log.views["a"].retry_after_s >= 5
         hub.fault = None
-        await log.until(lambda: log.total("a", "ensure") == 1)
+        await log.until(lambda: log.total("a", "ensure") == 1 and log.states[-1] == ("a", "up", ""))
     assert await status(store, "d") is ASSIGNED
     # The first failure is said, though the hub does not count as down yet; then that it does; then that it is back.
     assert [state for _, state, _ in log.states] == ["up", "down", "up"]
@@ -173,6 +173,29 @@ async def test_a_connector_with_a_bug_stops_nobody_else(store, log):
     async with working(store, log, **hubs):
         await log.until(lambda: log.total("b", "ensure") == 1 and log.failures)
     assert isinstance(log.failures[0][1], ZeroDivisionError)
+
+
+async def test_one_device_that_a_connector_fails_over_holds_up_no_other(store, log):
+    async def choke(identities):
+        if any(identity.device_id == "poison" for identity in identities):
+            raise ZeroDivisionError("a bug")
+
+    hub = FakeHub(before_ensure=choke)
+    await reserve(store, "a", "poison", "z")
+    async with working(store, log, a=hub):
+        await log.until(lambda: log.total("a", "ensure") == 2 and log.total("a", "refuse") == 1)
+    assert await status(store, "poison") is FAILED
+    assert log.views["a"].healthy
+
+
+async def test_a_hub_that_answers_probes_and_makes_nothing_counts_as_down(store, log):
+    async def fail(_):
+        raise down()
+
+    await reserve(store, "d")
+    async with working(store, log, a=FakeHub(before_ensure=fail)):
+        await log.until(lambda: "a" in log.views and not log.views["a"].healthy)
+    assert [state for _, state, _ in log.states] == ["up", "down"]
 
 
 # --- rows that change meanwhile ---

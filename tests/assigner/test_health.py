@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from provisiond.assigner.health import FAILURES_TO_BE_DOWN, HubHealth, answered, backoff_s, failed
+from provisiond.assigner.health import FAILURES_TO_BE_DOWN, HubHealth, answered, backoff_s, failed, measured
 from provisiond.assigner.pace import RETRY_AFTER_MAX_S, Pace, retry_after_s, worked
 from provisiond.errors import HubUnauthorized, HubUnavailable
 
@@ -40,9 +40,14 @@ def test_a_wait_is_never_none_and_never_long(attempts, jitter):
 
 
 def test_latency_is_smoothed():
-    health = answered(HubHealth(), latency_ms=10.0)
-    assert answered(health, latency_ms=20.0).latency_ms == pytest.approx(12.0)
+    health = measured(HubHealth(), latency_ms=10.0)
+    assert health.latency_ms == 10.0
+    assert measured(health, latency_ms=20.0).latency_ms == pytest.approx(12.0)
     assert answered(health).latency_ms == 10.0
+
+
+def test_an_answer_to_a_probe_does_not_make_a_hub_healthy_that_makes_nothing():
+    assert measured(after(FAILURES_TO_BE_DOWN), latency_ms=1.0).state == "down"
 
 
 def test_the_end_of_a_long_queue_is_told_to_wait_as_long_as_the_queue_takes():

@@ -86,6 +86,11 @@ def test_a_hub_that_does_not_answer_is_said_so(gateway):
     assert "127.0.0.1:9" in shown["probe"]["error"]
 
 
+def test_options_that_cannot_be_used_are_found_by_checking_the_configuration(gateway):
+    gateway("hub", "add", "m", "--type", "mosquitto", "--host", "m", "--option", "nonsense=1")
+    assert '[[hubs]] "m": nonsense' in gateway("config", "check", expect=78).stderr
+
+
 def test_the_last_hub_cannot_be_removed(gateway):
     assert "at least one hub" in gateway("hub", "remove", "local", "--yes", expect=78).stderr
     assert names(gateway) == ["local"]

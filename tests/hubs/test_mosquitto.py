@@ -160,9 +160,10 @@ async def test_whether_a_certificate_connects_is_not_tried_without_its_key(hub, 
     assert await hub.try_connect(certificate_identity("with-certificate", certificates.der)) is None
 
 
-async def test_a_device_without_any_credential_is_refused(hub):
-    (outcome,) = await hub.ensure([replace(key_identity("d1"), key=None)])
-    assert isinstance(outcome, HubRefused)
+async def test_a_device_without_a_credential_that_can_be_used_is_refused(hub):
+    nothing = replace(key_identity("d1"), key=None)
+    outcomes = await hub.ensure([nothing, certificate_identity("d2", None), certificate_identity("d3", b"nonsense")])
+    assert [type(outcome) for outcome in outcomes] == [HubRefused] * 3
 
 
 async def test_a_tpm_device_has_the_password_that_its_hub_key_gives(broker, hub):
