@@ -6,13 +6,14 @@ import resource
 import shutil
 import stat
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final
 
 import typer
 from cryptography import x509
 
+from provisiond.cli.doctor_machine import clock_is_synchronized, examine_clock, examine_tpm_devices
 from provisiond.cli.doctor_store import examine_operations
 from provisiond.cli.exit_codes import ExitCode
 from provisiond.cli.finding import Finding
@@ -30,8 +31,6 @@ from provisiond.system import SystemClock
 EXAMPLE: Final = "Example: provisiond doctor -o json"
 
 _EXPIRY_NOTICE: Final = timedelta(days=90)
-# A clock before this was never set: this code is younger.
-_OLDEST_PLAUSIBLE: Final = datetime(2026, 1, 1, tzinfo=UTC)
 _STATE_MIN_FREE_BYTES: Final = 100 * 1024 * 1024
 # Files that are open beside the connections: database, logs, libraries.
 _OTHER_FILES: Final = 256
@@ -61,7 +60,7 @@ def _examine(config: Path | None) -> Iterator[Finding]:
     settings = loaded.settings
     yield Finding(level="ok", subject="configuration", text=str(loaded.file or "defaults, no file"))
     now = SystemClock().now()
-    yield from _examine_clock(now)
+    yield from examine_clock(now, is_synchronized=clock_is_synchronized())
     yield from _examine_files(settings, config, now)
     yield from _examine_state(settings, config)
     yield from _examine_database(settings, config)
@@ -72,18 +71,7 @@ def _examine(config: Path | None) -> Iterator[Finding]:
     yield from examine_operations(settings, command(config), now)
     yield from _examine_limits(settings)
     yield from _examine_tpm(settings)
-
-
-def _examine_clock(now: datetime) -> Iterator[Finding]:
-    if now < _OLDEST_PLAUSIBLE:
-        yield Finding(
-            level="FAIL",
-            subject="clock",
-            text=f"it is not {now:%Y-%m-%d}: certificates and SAS tokens will be refused",
-            mend="timedatectl set-time 'YYYY-MM-DD HH:MM:SS'",
-        )
-    else:
-        yield Finding(level="ok", subject="clock", text=f"{now:%Y-%m-%d %H:%M} UTC")
+    yield from examine_tpm_devices()
 
 
 def _examine_files(settings: Settings, config: Path | None, now: datetime) -> Iterator[Finding]:
@@ -222,6 +210,3 @@ def _examine_tpm(settings: Settings) -> Iterator[Finding]:
         nobody = "no certificate of a TPM maker: TPM enrollment groups let nobody in"
         trusted = f"{count} certificates of TPM makers are trusted" if count else nobody
         yield Finding(level="ok", subject="tpm", text=f"{directory}: {trusted}")
-    found = shutil.which("swtpm")
-    text = f"swtpm: {found}" if found else "no swtpm; only simulated TPM devices need it (apt-get install swtpm)"
-    yield Finding(level="ok", subject="tpm", text=text)

@@ -66,7 +66,8 @@ def findings(gateway, expect=0):
 def test_doctor_finds_nothing_wrong_with_a_new_gateway_but_that_it_does_not_run(quiet_ports):
     levels = {subject: one["level"] for subject, one in findings(quiet_ports).items()}
     assert {subject for subject, level in levels.items() if level == "FAIL"} == set()
-    assert levels["files"] == levels["state"] == levels["ca"] == levels["clock"] == "ok"
+    assert levels["files"] == levels["state"] == levels["ca"] == "ok"
+    assert levels["clock"] in ("ok", "warn")  # whether this machine's is kept right
     assert levels["database"] == levels["listener local"] == "warn"
 
 
