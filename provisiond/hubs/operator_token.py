@@ -47,6 +47,8 @@ def make_operator_token(state_dir: Path, entropy: Entropy) -> str:
         if not path.exists():
             with os.fdopen(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, _MODE), "w") as file:
                 file.write(f"{entropy.token_bytes(_SIZE_BYTES).hex()}\n")
+                file.flush()
+                os.fsync(file.fileno())  # or a power cut leaves an empty file of that name
             part.replace(path)  # whole or not at all
     except OSError as error:
         raise ConfigurationError(f"{path} cannot be made: {error.strerror}") from error
