@@ -139,7 +139,7 @@ class Stranger:
 
     def send(self, data: bytes) -> None:
         """Send; whether it arrives is the other side's affair."""
-        with suppress(ConnectionError):
+        if not self.writer.transport.is_closing():
             self.writer.write(data)
 
     async def drain(self) -> None:
