@@ -25,8 +25,8 @@ LogFormat = Literal["auto", "console", "logfmt", "json"]
 _PRIORITIES: Final = {"debug": 7, "info": 6, "warning": 4, "error": 3, "exception": 3, "critical": 2}
 _LEVELS: Final = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
-# What these say below WARNING is about themselves, and amqtt says payloads.
-_CHATTY_LOGGERS: Final = ("amqtt", "transitions", "aiosqlite", "asyncio", "aiomqtt", "mqtt")
+# What these say below WARNING is about themselves; amqtt says payloads, and httpx whole URLs, with keys in them.
+_CHATTY_LOGGERS: Final = ("amqtt", "transitions", "aiosqlite", "asyncio", "aiomqtt", "mqtt", "httpx", "httpcore")
 
 _REDACTED: Final = "[redacted]"
 _SECRET_NAME: Final = re.compile(r"key|password|passwd|secret|token|sas|authorization|signature", re.IGNORECASE)

@@ -98,7 +98,7 @@ def test_the_standard_librarys_records_look_the_same(log, stream):
     assert 'level=info logger=provisiond.other event="hello there"' in stream.getvalue()
 
 
-@pytest.mark.parametrize("name", ["amqtt.broker", "transitions.core", "aiosqlite"])
+@pytest.mark.parametrize("name", ["amqtt.broker", "transitions.core", "aiosqlite", "httpx"])
 def test_chatty_libraries_are_heard_from_warning_on(log, stream, name):
     logging.getLogger(name).info("payload")
     assert stream.getvalue() == ""

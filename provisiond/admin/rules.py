@@ -180,7 +180,7 @@ def _check_allocation(enrollment: Enrollment, hubs: Sequence[Hub]) -> None:
 def _check_webhook(definition: Mapping[str, Any]) -> None:
     url = str(definition.get("webhookUrl") or "")
     if not url:
-        raise InvalidArgument("allocation policy custom needs a webhook; give its URL")
+        raise InvalidArgument("allocation policy custom needs a webhook; give its URL (--webhook-url)")
     check_webhook_url(url)
 
 

@@ -13,6 +13,7 @@ from provisiond.cli.enrollment_export import EXAMPLE as EXPORT_EXAMPLE
 from provisiond.cli.enrollment_export import export
 from provisiond.cli.enrollment_flags import (
     AllocationPolicyOption,
+    ApiVersion,
     AttestationTypeOption,
     CertificatePath,
     DeviceId,
@@ -32,6 +33,7 @@ from provisiond.cli.enrollment_flags import (
     SecondaryKeyFile,
     ShowKeys,
     StorageRootKey,
+    WebhookUrl,
 )
 from provisiond.cli.enrollment_import import EXAMPLE as IMPORT_EXAMPLE
 from provisiond.cli.enrollment_import import import_
@@ -73,6 +75,8 @@ def create(
     device_id: DeviceId = None,
     allocation_policy: AllocationPolicyOption = None,
     iot_hubs: IotHubs = None,
+    webhook_url: WebhookUrl = None,
+    api_version: ApiVersion = None,
     provisioning_status: ProvisioningStatusOption = None,
     initial_twin_tags: InitialTwinTags = None,
     initial_twin_properties: InitialTwinProperties = None,
@@ -95,6 +99,8 @@ def create(
         device_id=device_id,
         allocation_policy=allocation_policy,
         iot_hubs=iot_hubs,
+        webhook_url=webhook_url,
+        api_version=api_version,
         provisioning_status=provisioning_status,
         initial_twin_tags=initial_twin_tags,
         initial_twin_properties=initial_twin_properties,
@@ -152,6 +158,8 @@ def update(
     device_id: DeviceId = None,
     allocation_policy: AllocationPolicyOption = None,
     iot_hubs: IotHubs = None,
+    webhook_url: WebhookUrl = None,
+    api_version: ApiVersion = None,
     provisioning_status: ProvisioningStatusOption = None,
     initial_twin_tags: InitialTwinTags = None,
     initial_twin_properties: InitialTwinProperties = None,
@@ -178,6 +186,8 @@ def update(
         device_id=device_id,
         allocation_policy=allocation_policy,
         iot_hubs=iot_hubs,
+        webhook_url=webhook_url,
+        api_version=api_version,
         provisioning_status=provisioning_status,
         initial_twin_tags=initial_twin_tags,
         initial_twin_properties=initial_twin_properties,

@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
@@ -19,6 +20,7 @@ from provisiond.model import (
     Enrollment,
     EnrollmentKind,
     InitialTwin,
+    JSONValue,
     ProvisioningStatus,
     SymmetricKeyMaterial,
     TpmMaterial,
@@ -34,6 +36,9 @@ class ReprovisionChoice(StrEnum):
     RESET = "reprovisionandresetdata"
     NEVER = "never"
 
+
+_WEBHOOK_API_VERSION: Final = "2021-10-01"
+"""The one that the Azure CLI gives when it is told none."""
 
 _TRUST: Final = "Trust"
 _ASSIGNMENT: Final = "Assignment"
@@ -137,6 +142,26 @@ AllocationPolicyOption = Annotated[
         rich_help_panel=_ASSIGNMENT,
     ),
 ]
+WebhookUrl = Annotated[
+    str | None,
+    typer.Option(
+        "--webhook-url",
+        "--wh",
+        metavar="URL|FILE",
+        help="custom: what is asked; a file keeps a key in the URL off the command line.",
+        rich_help_panel=_ASSIGNMENT,
+    ),
+]
+ApiVersion = Annotated[
+    str | None,
+    typer.Option(
+        "--api-version",
+        "--av",
+        metavar="DATE",
+        help="custom: of the webhook's interface; 2021-10-01 when left out.",
+        rich_help_panel=_ASSIGNMENT,
+    ),
+]
 IotHubs = Annotated[
     list[str] | None,
     typer.Option(
@@ -214,6 +239,8 @@ class EnrollmentFlags:
     device_id: str | None = None
     allocation_policy: AllocationPolicy | None = None
     iot_hubs: list[str] | None = None
+    webhook_url: str | None = None
+    api_version: str | None = None
     provisioning_status: ProvisioningStatus | None = None
     initial_twin_tags: str | None = None
     initial_twin_properties: str | None = None
@@ -355,11 +382,23 @@ def _with_options(enrollment: Enrollment, flags: EnrollmentFlags) -> Enrollment:
         "initial_twin": _initial_twin(enrollment.initial_twin, flags),
     }
     changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    if flags.webhook_url is not None or flags.api_version is not None:
+        changes["custom_allocation"] = _custom_allocation(enrollment.custom_allocation or {}, flags)
     if hubs is not None:
         changes["iot_hubs"] = tuple(name for name in hubs if name)
     if flags.device_id is not None:
         changes["device_id"] = flags.device_id or None
     return dataclasses.replace(enrollment, **changes)
+
+
+def _custom_allocation(current: Mapping[str, JSONValue], flags: EnrollmentFlags) -> dict[str, JSONValue]:
+    definition = {"apiVersion": _WEBHOOK_API_VERSION, **current}
+    if flags.webhook_url is not None:
+        url = flags.webhook_url
+        definition["webhookUrl"] = url if "://" in url else Path(url).read_text().strip()
+    if flags.api_version is not None:
+        definition["apiVersion"] = flags.api_version
+    return definition
 
 
 def _initial_twin(current: InitialTwin | None, flags: EnrollmentFlags) -> InitialTwin | None:

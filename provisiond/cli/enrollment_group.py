@@ -11,6 +11,7 @@ from provisiond.cli.enrolled_records import PAGE, After, Top, Yes, choose_id
 from provisiond.cli.enrollment_flags import (
     AllocationPolicyOption,
     AllowedIds,
+    ApiVersion,
     AttestationTypeOption,
     CertificatePath,
     EdgeEnabled,
@@ -27,6 +28,7 @@ from provisiond.cli.enrollment_flags import (
     SecondaryCertificatePath,
     SecondaryKeyFile,
     ShowKeys,
+    WebhookUrl,
 )
 from provisiond.cli.output import Output, print_text
 from provisiond.cli.revoking import revoke_all
@@ -61,6 +63,8 @@ def create(
     secondary_key_file: SecondaryKeyFile = None,
     allocation_policy: AllocationPolicyOption = None,
     iot_hubs: IotHubs = None,
+    webhook_url: WebhookUrl = None,
+    api_version: ApiVersion = None,
     provisioning_status: ProvisioningStatusOption = None,
     initial_twin_tags: InitialTwinTags = None,
     initial_twin_properties: InitialTwinProperties = None,
@@ -86,6 +90,8 @@ def create(
         secondary_key_file=secondary_key_file,
         allocation_policy=allocation_policy,
         iot_hubs=iot_hubs,
+        webhook_url=webhook_url,
+        api_version=api_version,
         provisioning_status=provisioning_status,
         initial_twin_tags=initial_twin_tags,
         initial_twin_properties=initial_twin_properties,
@@ -141,6 +147,8 @@ def update(
     ] = False,
     allocation_policy: AllocationPolicyOption = None,
     iot_hubs: IotHubs = None,
+    webhook_url: WebhookUrl = None,
+    api_version: ApiVersion = None,
     provisioning_status: ProvisioningStatusOption = None,
     initial_twin_tags: InitialTwinTags = None,
     initial_twin_properties: InitialTwinProperties = None,
@@ -165,6 +173,8 @@ def update(
         regenerate_secondary_key=regenerate_secondary_key,
         allocation_policy=allocation_policy,
         iot_hubs=iot_hubs,
+        webhook_url=webhook_url,
+        api_version=api_version,
         provisioning_status=provisioning_status,
         initial_twin_tags=initial_twin_tags,
         initial_twin_properties=initial_twin_properties,

@@ -26,7 +26,7 @@ from provisiond.model import (
     JSONValue,
 )
 from provisiond.protocols.service_api import certificate_info, enrollment_to_json
-from provisiond.protocols.webhook_url import check_webhook_url
+from provisiond.protocols.webhook_url import check_webhook_url, name_webhook
 
 DEADLINE_S: Final = 5.0
 """For all of it, waiting for a turn included: Azure's own limit, and the device waits meanwhile."""
@@ -78,6 +78,7 @@ class WebhookAllocator:
         """Ask the webhook of the enrollment; what goes wrong is in the answer."""
         etag = request.enrollment.etag
         url = str((request.enrollment.custom_allocation or {}).get("webhookUrl", ""))
+        name = name_webhook(url)
         try:
             check_webhook_url(url)
             async with asyncio.timeout(self._deadline_s), self._turns:
@@ -85,17 +86,17 @@ class WebhookAllocator:
         except InvalidArgument as error:
             return _failure(etag, f"the enrollment's webhook cannot be used: {error}")
         except TimeoutError:
-            return _failure(etag, f"{url} did not answer within {self._deadline_s:g} s", "no answer in time")
+            return _failure(etag, f"{name} did not answer within {self._deadline_s:g} s", "no answer in time")
         except HubUnavailable as error:
-            return _failure(etag, f"{url}: {error}", "no usable answer")
-        return _read(etag, url, answer)
+            return _failure(etag, f"{name}: {error}", "no usable answer")
+        return _read(etag, name, answer)
 
 
-def _read(etag: str, url: str, answer: HttpAnswer) -> CustomAllocation:
+def _read(etag: str, name: str, answer: HttpAnswer) -> CustomAllocation:
     if not 200 <= answer.status < 300:
         hint = "; redirects are not followed" if 300 <= answer.status < 400 else ""
         excerpt = answer.body[:200].decode(errors="replace")
-        reason = f"{url} answered {answer.status}{hint}: {excerpt!r}"
+        reason = f"{name} answered {answer.status}{hint}: {excerpt!r}"
         return CustomAllocation(
             enrollment_etag=etag, error=reason, public_error=f"{_FAILED} with status code: {answer.status}"
         )
@@ -104,7 +105,7 @@ def _read(etag: str, url: str, answer: HttpAnswer) -> CustomAllocation:
     except ValidationError as error:
         problem = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(map(str, problem["loc"])) or "the body"
-        return _failure(etag, f"{url}: {where}: {problem['msg']}", "its answer cannot be read")
+        return _failure(etag, f"{name}: {where}: {problem['msg']}", "its answer cannot be read")
     twin = parsed.initial_twin
     return CustomAllocation(
         enrollment_etag=etag,

@@ -254,3 +254,15 @@ def test_a_devices_key_is_derived_from_its_groups(gateway, tmp_path):
     gateway("enrollment", "compute-device-key", device, expect=2)
     gateway("enrollment", "compute-device-key", "a/b", "--group-id", "g", expect=2)
     gateway("enrollment", "compute-device-key", device, "--group-id", "absent", expect=3)
+
+
+def test_custom_allocation_is_given_its_webhook(gateway, tmp_path):
+    words = ("enrollment", "create", "a", "--attestation-type", "symmetricKey", "--allocation-policy", "custom")
+    assert "--webhook-url" in gateway(*words, expect=2).stderr
+    (tmp_path / "url").write_text("https://allocate.example/hub?code=SECRET\n")
+    made = gateway(*words, "--webhook-url", tmp_path / "url").json
+    url, version = "https://allocate.example/hub?code=SECRET", "2021-10-01"
+    assert made["customAllocationDefinition"] == {"webhookUrl": url, "apiVersion": version}
+    changed = gateway("enrollment", "update", "a", "--webhook-url", "http://127.0.0.1:7071/", "--api-version", "x").json
+    assert changed["customAllocationDefinition"] == {"webhookUrl": "http://127.0.0.1:7071/", "apiVersion": "x"}
+    assert "not encrypted" in gateway("enrollment", "update", "a", "--webhook-url", "http://b.example", expect=2).stderr

@@ -145,3 +145,20 @@ async def test_nobody_there_fails(client):
 async def test_a_url_that_may_not_be_asked_is_not(client, url):
     allocated = await WebhookAllocator(client).allocate(question(url))
     assert "cannot be used" in allocated.error
+
+
+@pytest.mark.parametrize(
+    "answer", [lambda _: (500, {}, b""), lambda _: (200, {}, b"{"), hang, lambda _: (200, {}, endless())]
+)
+async def test_the_key_in_the_query_of_the_url_is_in_no_reason(client, answer):
+    async with run_service(answer) as service:
+        allocated = await WebhookAllocator(client, deadline_s=0.2).allocate(question(f"{service.url}?code=SECRET"))
+    assert service.url.rstrip("/") in allocated.error
+    assert "SECRET" not in allocated.error
+
+
+@pytest.mark.parametrize("url", ["http://elsewhere.example/?code=SECRET", "//?code=SECRET", "http://[/?code=SECRET"])
+async def test_nor_when_the_url_may_not_be_asked(client, url):
+    allocated = await WebhookAllocator(client).allocate(question(url))
+    assert allocated.error
+    assert "SECRET" not in allocated.error
