@@ -43,7 +43,12 @@ _TLS_PORT: Final = 8883
 _PLAINTEXT_PORT: Final = 1883
 _HUB_MESSAGE: Final = b'{"message":"hello"}'
 
-Attestation = Annotated[AttestationType, typer.Option("--attestation", help="How a device proves itself.")]
+Attestation = Annotated[
+    AttestationType,
+    typer.Option(
+        "--attestation", metavar="x509|symmetricKey|tpm", case_sensitive=False, help="How a device proves itself."
+    ),
+]
 IdScope = Annotated[str | None, typer.Option("--id-scope", help="Id scope of the service.")]
 Host = Annotated[str, typer.Option("--host", help="Where the service listens; its certificate must carry this name.")]
 Port = Annotated[int | None, typer.Option("--port", min=1, max=65535, help="8883, or 1883 with --plaintext.")]

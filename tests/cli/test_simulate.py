@@ -47,6 +47,12 @@ async def test_an_assigned_device_tells_its_story_and_exits_0(key_file):
     assert service.requests[0].body["payload"] == {"a": 1}
 
 
+async def test_the_mechanism_may_be_written_in_lower_case_as_for_enrollments(key_file):
+    async with run_service(ASSIGNED) as service:
+        result = await simulate_device(service, key_file, "--attestation", "symmetrickey")
+    assert result.exit_code == 0
+
+
 async def test_json_output_is_the_assignment_and_the_story_goes_beside_it(key_file):
     async with run_service() as service:
         result = await simulate_device(service, key_file, "-o", "json")
