@@ -93,7 +93,7 @@ class Hubs:
         draining = await self._store.draining_hubs()
         counts = await self._store.count_by_hub()
         observations = await self._store.hub_observations()
-        seen = [_seen(hub, draining, counts, observations) for hub in self._hubs]
+        seen = [as_seen(hub, draining, counts, observations) for hub in self._hubs]
         total = sum(hub.weight for hub in seen if _takes_devices(hub))
         return [
             HubRecord(
@@ -184,12 +184,13 @@ def is_current(observed: Mapping[str, JSONValue], *, now: datetime, within_s: fl
     return (now - seen_at).total_seconds() <= within_s
 
 
-def _seen(
+def as_seen(
     hub: Hub,
     draining: frozenset[str],
     counts: Mapping[str, Mapping[RegistrationStatus, int]],
     observations: Mapping[str, Mapping[str, JSONValue]],
 ) -> Hub:
+    """A configured hub as a decision would see it, by what the daemon that works for it has last seen of it."""
     observed = observations.get(hub.name, {})
     latency_ms = observed.get("latencyMs")
     return replace(

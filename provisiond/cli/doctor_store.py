@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from cryptography import x509
 
+from provisiond.admin.hubs import is_current
 from provisiond.cli.finding import Finding
 from provisiond.cli.reachability import is_open
 from provisiond.errors import ProvisiondError, StoreError
@@ -58,7 +59,7 @@ def examine_operations(settings: Settings, command: str, now: datetime) -> Itera
         yield Finding(level="FAIL", subject="audit", text=str(error), mend=f"{command} db check")
         return
     yield from _examine_audit(seen, command, now)
-    yield from _examine_hubs(settings, seen, command)
+    yield from _examine_hubs(settings, seen, command, now)
 
 
 async def _look(settings: Settings) -> _Seen:
@@ -106,7 +107,7 @@ def _examine_audit(seen: _Seen, command: str, now: datetime) -> Iterator[Finding
         yield Finding(level="FAIL", subject="clock went back", text=text, mend=mend)
 
 
-def _examine_hubs(settings: Settings, seen: _Seen, command: str) -> Iterator[Finding]:
+def _examine_hubs(settings: Settings, seen: _Seen, command: str, now: datetime) -> Iterator[Finding]:
     for hub in settings.hubs:
         subject = f"hub {hub.name}"
         observed = seen.hubs.get(hub.name)
@@ -115,9 +116,12 @@ def _examine_hubs(settings: Settings, seen: _Seen, command: str) -> Iterator[Fin
         elif observed is None:
             text = "nobody has looked at it yet"
             yield Finding(level="warn", subject=subject, text=text, mend=f"{command} run does")
-        elif observed.get("healthy") is False:
-            text = str(observed.get("problem") or observed.get("reason") or "it did not answer when it was last asked")
-            yield Finding(level="FAIL", subject=subject, text=text, mend=f"{command} hub show {hub.name}")
+        elif observed.get("state") != "up":
+            text = f"{observed.get('state')} when it was last asked, {observed.get('seenAt')}: {observed.get('error')}"
+            yield Finding(level="FAIL", subject=subject, text=text, mend=f"{command} hub show {hub.name} --probe")
+        elif not is_current(observed, now=now):
+            text = f"it answered when it was last asked, {observed.get('seenAt')}; nobody asks it now"
+            yield Finding(level="warn", subject=subject, text=text, mend=f"{command} run does")
         else:
             yield Finding(level="ok", subject=subject, text="it answered when it was last asked")
 

@@ -5,7 +5,6 @@ import re
 import sys
 from base64 import b64decode
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -14,6 +13,7 @@ import typer
 
 from provisiond.admin.explanation import Explanation, Presented
 from provisiond.admin.explanation import explain as decide_without_writing
+from provisiond.admin.hubs import as_seen
 from provisiond.admin.rules import check_id
 from provisiond.attestation.enrollable_certificate import load_certificates
 from provisiond.cli.audit_records import advice, audit_to_json, check_to_json
@@ -147,8 +147,10 @@ async def _open(settings: Settings) -> SqliteStore:
 
 
 async def _hubs(settings: Settings, store: SqliteStore) -> tuple[Hub, ...]:
-    assigned = await store.count_assigned_by_hub()
-    return tuple(replace(hub, assigned_count=assigned.get(hub.name, 0)) for hub in settings.linked_hubs())
+    """As a decision would see them; health and latency are what was last seen."""
+    draining, counts = await store.draining_hubs(), await store.count_by_hub()
+    observations = await store.hub_observations()
+    return tuple(as_seen(hub, draining, counts, observations) for hub in settings.linked_hubs())
 
 
 def _read_token(value: str) -> str:
@@ -221,6 +223,8 @@ def _hubs_to_json(explanation: Explanation) -> Iterator[dict[str, Any]]:
             "host": hub.host,
             "weight": hub.weight,
             "eligible": hub.eligible,
+            "healthy": hub.healthy,
+            "latencyMs": hub.latency_ms,
             "assigned": hub.assigned_count,
             "score": scores.get(hub.name),
         }
@@ -259,7 +263,9 @@ def _print_hubs(body: Mapping[str, Any], bold: str, plain_again: str) -> None:
     for hub in body["hubs"]:
         score = "not a candidate" if hub["score"] is None else f"score {hub['score']:.6g}"
         mark = "->" if hub["name"] == body.get("hub") else "  "
-        print(plain(f"  {mark} {hub['name']} ({hub['host']}, weight {hub['weight']}): {score}"))
+        state = "" if hub["healthy"] else ", did not answer when it was last asked"
+        state += "" if hub["eligible"] else ", drains"
+        print(plain(f"  {mark} {hub['name']} ({hub['host']}, weight {hub['weight']}{state}): {score}"))
 
 
 def _headline(body: Mapping[str, Any], *, would: bool) -> str:

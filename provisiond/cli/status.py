@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import typer
 
+from provisiond.admin.hubs import is_current
 from provisiond.cli.exit_codes import ExitCode
 from provisiond.cli.output import Output, print_record, suggest
 from provisiond.cli.reachability import is_listening, is_open
@@ -13,6 +14,7 @@ from provisiond.cli.session import Config, command, load
 from provisiond.settings import HubSettings, Settings
 from provisiond.store import SqliteStore
 from provisiond.store.audit_trail import AuditTrail
+from provisiond.system import SystemClock
 
 EXAMPLE: Final = "Example: provisiond status -o json"
 
@@ -75,5 +77,7 @@ def _broker(settings: Settings) -> dict[str, Any]:
 
 
 def _hub(hub: HubSettings, observed: Mapping[str, Any]) -> dict[str, Any]:
-    healthy = True if hub.type == "embedded" else observed.get("healthy")
-    return {"type": hub.type, "host": hub.host, "healthy": healthy}
+    """`healthy` is null while nobody has looked at the hub, or nobody does any more."""
+    healthy = observed["state"] == "up" if is_current(observed, now=SystemClock().now()) else None
+    error = {"error": observed["error"]} if observed.get("error") else {}
+    return {"type": hub.type, "host": hub.host, "healthy": True if hub.type == "embedded" else healthy, **error}

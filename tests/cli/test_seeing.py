@@ -5,7 +5,7 @@ import json
 import sqlite3
 import threading
 from contextlib import closing
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -127,3 +127,55 @@ def test_doctor_counts_the_days_of_the_server_certificate(gateway, days, level):
     seen = {one["subject"]: one for one in invoke("-c", gateway.config, "doctor").json}
     assert seen["certificate devices"]["level"] == level
     assert f"in {days} days" in seen["certificate devices"]["text"]
+
+
+# --- hubs that other programs run ------------------------------------------------------------------------------------
+
+LINE_2 = '\n[[hubs]]\nname = "line-2"\ntype = "mosquitto"\nhost = "10.0.0.7"\n'
+
+
+def observe(gateway, state, *, age=timedelta(0), error=""):
+    gateway.config.write_text(gateway.config.read_text() + LINE_2)
+    observed = {"state": state, "error": error, "latencyMs": 2.5, "seenAt": (datetime.now(UTC) - age).isoformat()}
+
+    async def write():
+        async with await SqliteStore.open(gateway.directory / "state/provisiond.db") as store:
+            await store.put_hub_observation("line-2", observed)
+
+    asyncio.run(write())
+
+
+@pytest.mark.parametrize(
+    ("state", "age", "level", "healthy"),
+    [
+        ("up", timedelta(0), "ok", True),
+        ("up", timedelta(hours=1), "warn", None),
+        ("down", timedelta(0), "FAIL", False),
+        ("unauthorized", timedelta(0), "FAIL", False),
+        ("down", timedelta(hours=1), "FAIL", None),
+    ],
+)
+def test_doctor_and_status_tell_of_a_hub_as_it_was_last_seen(gateway, state, age, level, healthy):
+    observe(gateway, state, age=age, error="" if state == "up" else "connection refused")
+    ended = invoke("-c", gateway.config, "doctor").json
+    finding = next(one for one in ended if one["subject"] == "hub line-2")
+    assert finding["level"] == level
+    assert ("connection refused" in finding["text"]) == (state != "up")
+    assert invoke("-c", gateway.config, "status").json["hubs"]["line-2"]["healthy"] is healthy
+
+
+def test_doctor_says_that_nobody_has_looked_at_a_hub(gateway):
+    gateway.config.write_text(gateway.config.read_text() + LINE_2)
+    commit(gateway, make_audit("t-1", at=NOW))
+    finding = next(one for one in invoke("-c", gateway.config, "doctor").json if one["subject"] == "hub line-2")
+    assert (finding["level"], finding["text"]) == ("warn", "nobody has looked at it yet")
+
+
+def test_explain_knows_the_hubs_as_they_were_last_seen(gateway):
+    observe(gateway, "down", error="connection refused")
+    gateway("enrollment", "create", "pump-1", "--attestation-type", "symmetricKey")
+    hubs = {hub["name"]: hub for hub in gateway("explain", "--registration-id", "pump-1").json["hubs"]}
+    assert [(hub["healthy"], hub["score"] is None) for hub in hubs.values()] == [(True, False), (False, True)]
+    assert hubs["line-2"]["latencyMs"] == 2.5
+    table = gateway("explain", "--registration-id", "pump-1", "-o", "table").stdout
+    assert "line-2 (10.0.0.7, weight 1, did not answer when it was last asked): not a candidate" in table
