@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from typing import Self
 
 from provisiond.assigner import Assigner
@@ -15,6 +16,13 @@ from provisiond.settings import HubSettings, Settings
 from provisiond.system import SystemClock, SystemEntropy, background
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Configured:
+    settings: HubSettings
+    files: tuple[tuple[str, int, int], ...]
+    connector: HubConnector
+
+
 class HubWork:
     """Everything that calls hubs. `async with` it: leaving ends the work; rows that wait are found again.
 
@@ -23,7 +31,7 @@ class HubWork:
     """
 
     def __init__(self, settings: Settings, *, store: OutboxStore, hubs: ConfiguredHubs, observer: HubObserver) -> None:
-        self._configured: dict[str, tuple[HubSettings, HubConnector]] = {}
+        self._configured: dict[str, _Configured] = {}
         self._client = HttpClient(ca_file=settings.registration.webhook_ca_file)
         self._connectors = self._connect(settings)
         self._resources = AsyncExitStack()
@@ -51,18 +59,21 @@ class HubWork:
     def reload(self, settings: Settings) -> None:
         """Work on the hubs of another configuration; a hub that is configured as it was is not disturbed.
 
+        Its files belong to that: a password that was changed is taken over.
+
         Raises:
             ConfigurationError: an option of a hub cannot be used; everything is as it was.
         """
         self.assigner.adopt(self._connect(settings))
 
     def _connect(self, settings: Settings) -> Mapping[str, HubConnector]:
-        configured: dict[str, tuple[HubSettings, HubConnector]] = {}
+        configured: dict[str, _Configured] = {}
         for hub in settings.hubs:
             if hub.is_embedded:
                 continue
-            known = self._configured.get(hub.name)
-            connector = known[1] if known is not None and known[0] == hub else hub.to_connector()
-            configured[hub.name] = (hub, connector)
+            known, files = self._configured.get(hub.name), hub.seen_files()
+            if known is None or (known.settings, known.files) != (hub, files):
+                known = _Configured(settings=hub, files=files, connector=hub.to_connector())
+            configured[hub.name] = known
         self._configured = configured
-        return {name: connector for name, (_, connector) in configured.items()}
+        return {name: known.connector for name, known in configured.items()}

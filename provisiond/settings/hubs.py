@@ -1,5 +1,6 @@
 """`[[hubs]]`: the hubs that devices are assigned to, and their connectors."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -62,6 +63,19 @@ class HubSettings(Section):
     def to_hub(self) -> Hub:
         """The hub as decisions see it; any but the embedded one has to be called before a device is told about it."""
         return Hub(name=self.name, host=self.host, type=self.type, weight=self.weight, immediate=self.is_embedded)
+
+    def seen_files(self) -> tuple[tuple[str, int, int], ...]:
+        """What tells whether a file that an option `..._file` names has been changed: path, time in ns, inode.
+
+        One that is not there is left out: `to_connector` says what is wrong with it.
+        """
+        seen = []
+        for name, value in sorted(self.options.items()):
+            if name.endswith("_file") and isinstance(value, str):
+                with suppress(OSError):
+                    status = (self._base_dir / value).stat()
+                    seen.append((value, status.st_mtime_ns, status.st_ino))
+        return tuple(seen)
 
     def to_connector(self) -> HubConnector:
         """Its connector, which does nothing yet; not for the embedded one, which needs none.
