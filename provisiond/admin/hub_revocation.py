@@ -139,6 +139,8 @@ async def _carry_out(retirement: Retirement, connector: HubConnector) -> None:
 
 
 async def _read(retirement: Retirement, connector: HubConnector) -> Check:
+    if not getattr(connector, "reads", True):
+        return Check("identity", False, f"hub {retirement.hub} does not say what it has: nothing could be read back")
     state = (await connector.read([retirement.device_id])).get(retirement.device_id)
     if state is None:
         return Check("identity", True, f"hub {retirement.hub} has no identity {retirement.device_id}")

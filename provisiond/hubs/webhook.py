@@ -110,6 +110,8 @@ class WebhookHub:
         self._secret = secret
         self._client = HttpClient(ca_file=ca_file)
         self._turns = asyncio.Semaphore(_AT_ONCE)
+        self.reads = options.reads
+        """Whether `read` is the service's answer; a revocation must not take our own guess for it."""
 
     async def ensure(self, identities: Sequence[HubIdentity]) -> list[HubFault | None]:
         """Post `created` for each."""

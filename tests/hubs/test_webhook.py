@@ -8,14 +8,18 @@ from hashlib import sha256
 
 import pytest
 
+from provisiond.admin.hub_revocation import take_from_hub
 from provisiond.connectors import HubIdentity, HubOptions
 from provisiond.errors import ConfigurationError, HubRefused, HubUnauthorized, HubUnavailable
 from provisiond.hubs import contract
 from provisiond.hubs.webhook import make_connector
+from provisiond.model import Retirement, RetirementAction
 from provisiond.protocols.hub_password import derive_hub_password
+from provisiond.system import SystemClock, SystemEntropy
 from tests.certificates import make_leaf
 from tests.hubs.conftest import certificate_identity, key_identity
 from tests.hubs.services import endless, hang, json_answer, run_service
+from tests.store.records import AT, make_registration
 
 SECRET = "what both sides know"
 
@@ -209,3 +213,33 @@ async def test_a_service_whose_certificate_is_not_trusted_is_not_told_anything(o
 def test_options_that_cannot_be_used_are_refused_at_once(options, changes, message):
     with pytest.raises(ConfigurationError, match=message):
         make_connector(options(**({"url": "https://hub.example/"} | changes)))
+
+
+class _Retirements:
+    async def finish_retirement(self, retirement, audit):
+        return True
+
+
+@pytest.mark.parametrize(
+    ("reads", "passed", "finding"),
+    [(True, True, "has the identity d disabled"), (False, False, "nothing could be read back")],
+)
+async def test_a_revocation_says_that_it_was_read_back_only_where_it_was(service, options, reads, passed, finding):
+    hub = make_connector(options(service.url, reads=reads))
+    await hub.ensure([key_identity("d", bytes(32))])
+    registration = make_registration("d", hub="custom", hub_key=bytes(32))
+    retirement = Retirement(
+        hub="custom", device_id="d", registration_id="d", action=RetirementAction.DISABLE, due_at=AT, reason="test"
+    )
+    found = await take_from_hub(
+        retirement,
+        registration,
+        hub,
+        store=_Retirements(),
+        clock=SystemClock(),
+        entropy=SystemEntropy(),
+        actor="test",
+    )
+    check = next(check for check in found.checks if check.name == "identity")
+    assert (check.passed, finding in check.finding) == (passed, True)
+    await hub.aclose()
