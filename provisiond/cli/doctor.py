@@ -155,7 +155,8 @@ def _examine_listener(listener: Listener, settings: Settings, config: Path | Non
         text = f"nothing answers at {listener.bind}"
         yield Finding(level="warn", subject=subject, text=text, mend=f"{command(config)} run")
     names = _certificate_names(listener)
-    missing = [hub.host for hub in settings.hubs if names and hub.host.partition(":")[0].lower() not in names]
+    here = [hub.host for hub in settings.hubs if hub.is_embedded]
+    missing = [host for host in here if names and host.partition(":")[0].lower() not in names]
     if missing:
         text = f"devices are sent to {', '.join(missing)}, which is not in {listener.cert_file}"
         yield Finding(

@@ -93,6 +93,11 @@ def test_doctor_notices_a_hub_that_the_certificate_does_not_name(quiet_ports):
     assert "devices are sent to gateway.local" in quiet_ports("doctor", "-o", "table").stdout
 
 
+def test_doctor_does_not_look_in_our_certificate_for_the_hubs_of_others(quiet_ports):
+    quiet_ports("hub", "add", "line-2", "--type", "mosquitto", "--host", "mqtt.local")
+    assert "devices are sent to" not in quiet_ports("doctor", "-o", "table").stdout
+
+
 def test_doctor_begins_with_the_configuration(gateway):
     gateway.config.write_text("")
     found = findings(gateway, expect=1)
