@@ -16,7 +16,7 @@ import structlog
 from provisiond.admin.declared import Planned, apply
 from provisiond.attestation.x509 import X509Limits
 from provisiond.broker.external import ExternalBroker
-from provisiond.declaring import declares, plan_declared
+from provisiond.declaring import declares, plan_declared, record_hubs
 from provisiond.edge import make_edge, measure_edge, reload_edge
 from provisiond.errors import AdminError, ConfigurationError, CorruptRecord, StoreError, StoreUnavailable
 from provisiond.front import Front
@@ -135,8 +135,8 @@ class Daemon:
             return
         if declares(read) or declares(self._settings):
             self._background.start(self._reload_declared(read), "reload")
-        else:
-            self._take_over(read)
+        elif self._take_over(read):
+            self._background.start(record_hubs(self._settings, self._store), "record-hubs")
 
     async def _reload_declared(self, read: Settings) -> None:
         """Judge the enrollments before anything is taken over, and store them when everything else was."""
@@ -145,6 +145,7 @@ class Daemon:
             if not self._take_over(read):
                 return
             await apply(DeclaredTables(self._store), steps)
+            await record_hubs(self._settings, self._store)
         except (AdminError, ConfigurationError, OSError, StoreError) as error:
             self._refuse_reload(error)
             return
@@ -161,6 +162,7 @@ class Daemon:
     async def _declare(self) -> None:
         steps = await plan_declared(self._settings, self._store)
         await apply(DeclaredTables(self._store), steps)
+        await record_hubs(self._settings, self._store)
         self._say_declared(steps)
 
     def _take_over(self, read: Settings) -> bool:

@@ -1,6 +1,11 @@
-"""Between the configuration and the enrollments that it declares."""
+"""Between the configuration and what it declares: enrollments, and hubs."""
+
+import json
+from collections.abc import Sequence
+from hashlib import sha256
 
 from provisiond.admin.declared import Declaration, Planned, plan
+from provisiond.admin.declared_hubs import Described, HubStep, compare_hubs
 from provisiond.admin.use_cases import Admin
 from provisiond.errors import AdminError, ConfigurationError
 from provisiond.settings import Settings
@@ -36,3 +41,28 @@ async def plan_declared(
         return await plan(admin, DeclaredTables(store), declarations, adopt=adopt)
     except AdminError as error:
         raise ConfigurationError(str(error)) from error
+
+
+async def plan_hubs(settings: Settings, store: SqliteStore) -> Sequence[HubStep]:
+    """What a start or SIGHUP would change in the hubs; nothing before a daemon has run, for then all of them are new.
+
+    Raises:
+        StoreError: the store cannot be read.
+    """
+    before = await DeclaredTables(store).get_hubs()
+    return [] if before is None else compare_hubs(before, _described(settings))
+
+
+async def record_hubs(settings: Settings, store: SqliteStore) -> None:
+    """Remember the hubs that were taken over; raises StoreError."""
+    await DeclaredTables(store).put_hubs(_described(settings))
+
+
+def _described(settings: Settings) -> Described:
+    """Of the options only a digest: should a secret be among them, it goes nowhere."""
+    described = {}
+    for hub in settings.hubs:
+        options = json.dumps(hub.options, sort_keys=True, default=str)
+        digest = f"sha256:{sha256(options.encode()).hexdigest()}" if hub.options else None
+        described[hub.name] = {"type": hub.type, "host": hub.host, "weight": hub.weight, "options": digest}
+    return described

@@ -15,7 +15,7 @@ EXAMPLE: Final = "Example: provisiond -c /etc/provisiond/provisiond.toml apply -
 def apply(adopt: Adopt = False, yes: Yes = False, output: Output = None, config: Config = None) -> None:
     """Make the enrollments what the configuration declares, all of them or nothing; the daemon sees it at once."""
     confirm("Make the enrollments what the configuration declares? `provisiond plan` shows what changes.", yes=yes)
-    steps = asyncio.run(planning.carry_out(config, adopt=adopt))
-    planning.show(steps, output)
+    steps, hubs = asyncio.run(planning.carry_out(config, adopt=adopt))
+    planning.show(steps, hubs, output)
     if steps:
         note(f"{len(steps)} enrollments changed")

@@ -1,10 +1,11 @@
-"""The enrollments that the configuration declares, in an open store."""
+"""The enrollments that the configuration declares, and the hubs it has last had, in an open store."""
 
+import json
 import sqlite3
 from collections.abc import Mapping, Sequence
 from functools import partial
 
-from provisiond.model import AuditRecord, Enrollment, EnrollmentKind
+from provisiond.model import AuditRecord, Enrollment, EnrollmentKind, JSONValue
 from provisiond.ports import EnrollmentChange
 from provisiond.store import audit, enrollments, rows
 from provisiond.store.sqlite import SqliteStore
@@ -60,3 +61,19 @@ class DeclaredTables:
             connection.execute("RELEASE declared")
 
         await self._store.write(apply)
+
+    async def get_hubs(self) -> Mapping[str, Mapping[str, JSONValue]] | None:
+        """The hubs that a daemon has last taken over, as described; None before the first; raises StoreUnavailable."""
+        found = await self._store.read(
+            lambda connection: connection.execute("SELECT value FROM meta WHERE name = 'hubs'").fetchone()
+        )
+        hubs: Mapping[str, Mapping[str, JSONValue]] | None = json.loads(found[0]) if found else None
+        return hubs
+
+    async def put_hubs(self, hubs: Mapping[str, Mapping[str, JSONValue]]) -> None:
+        """Say which hubs were taken over; raises StoreUnavailable."""
+        text = json.dumps(dict(hubs))
+        put = (
+            "INSERT INTO meta (name, value) VALUES ('hubs', ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value"
+        )
+        await self._store.write(lambda connection: connection.execute(put, (text,)).rowcount)

@@ -7,9 +7,11 @@ import pytest
 import structlog.testing
 
 from provisiond.daemon import Daemon
+from provisiond.declaring import plan_hubs, record_hubs
 from provisiond.errors import ConfigurationError
 from provisiond.model import EnrollmentKind
 from provisiond.settings import load_settings
+from provisiond.store import SqliteStore
 from tests.certificates import make_ca, make_leaf
 from tests.running_service import site_settings
 
@@ -179,6 +181,38 @@ async def test_a_reload_applies_all_or_keeps_the_old_set(tmp_path):
         assert daemon._settings.enrollments[0].registration_id == "b"
     failed = [entry for entry in logs if "reload failed" in entry["event"]]
     assert "enrollments[1]" in failed[0]["reason"]
+
+
+def test_a_plan_shows_what_becomes_of_hubs_that_a_daemon_has_taken_over(gateway):
+    settings = load_settings(gateway.config, environment={}).settings
+    plain = gateway.config.read_text()
+    line_2 = '\n[[hubs]]\nname = "line-2"\nhost = "10.0.0.7"\n'
+    assert gateway("plan").json == []
+
+    async def take_over():
+        async with await SqliteStore.open(settings.database_file) as store:
+            await record_hubs(load_settings(gateway.config, environment={}).settings, store)
+
+    asyncio.run(take_over())
+    assert gateway("plan").json == []
+    gateway.config.write_text(plain + line_2)
+    ended = gateway("plan")
+    assert [(step["action"], step["kind"], step["id"]) for step in ended.json] == [("create", "hub", "line-2")]
+    assert "SIGHUP" in ended.stderr
+    asyncio.run(take_over())
+    changed = line_2.replace("line-2", "line-3") + "weight = 3\n"
+    gateway.config.write_text(plain.replace('host = "localhost"', 'host = "gateway.local"') + changed)
+    table = gateway("plan", "-o", "table").stdout
+    assert "~ hub local (embedded)\n    host: localhost -> gateway.local\n" in table
+    assert "+ hub line-3 (embedded)" in table and "- hub line-2 (embedded)" in table
+
+
+async def test_a_daemon_remembers_the_hubs_that_it_has_taken_over(tmp_path):
+    more = site_settings(tmp_path, hubs=[{"name": "other", "host": "other.local"}])
+    async with Daemon(site_settings(tmp_path), reload=lambda: more) as daemon:
+        assert [step.name for step in await plan_hubs(more, daemon._store)] == ["other", "local"]
+        await reloaded(daemon)
+        assert await plan_hubs(more, daemon._store) == []
 
 
 def test_lines_are_those_of_the_file(declared):
