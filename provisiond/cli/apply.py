@@ -18,4 +18,4 @@ def apply(adopt: Adopt = False, yes: Yes = False, output: Output = None, config:
     steps, hubs = asyncio.run(planning.carry_out(config, adopt=adopt))
     planning.show(steps, hubs, output)
     if steps:
-        note(f"{len(steps)} enrollments changed")
+        note("1 enrollment changed" if len(steps) == 1 else f"{len(steps)} enrollments changed")

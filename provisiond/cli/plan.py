@@ -60,7 +60,8 @@ async def carry_out(config: Path | None, *, adopt: bool) -> Plan:
 def show(steps: Sequence[Planned], hubs: Sequence[HubStep], output: OutputFormat | None) -> None:
     """Print a plan, as a diff on a terminal."""
     if hubs:
-        note(f"{len(hubs)} hubs change when the daemon reads the configuration: systemctl reload provisiond, or SIGHUP")
+        count = "1 hub changes" if len(hubs) == 1 else f"{len(hubs)} hubs change"
+        note(f"{count} when the daemon reads the configuration: systemctl reload provisiond, or SIGHUP")
     if resolve_format(output) is not OutputFormat.TABLE:
         print_records([*map(_body, steps), *map(_hub_body, hubs)], _COLUMNS, output)
         return

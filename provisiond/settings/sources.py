@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ FIRST_LINE: Final = (
     '# Configuration of provisiond. A file with this line is complete only with its "end of configuration".'
 )
 LAST_LINE: Final = "# end of configuration"
+_LINE_OF_ERROR: Final = re.compile(r"\(at line (\d+), column \d+\)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +71,7 @@ def read_file(file: Path) -> Layer:
     try:
         values = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise ConfigurationError(f"{file}: {_describe_syntax_error(error, text)}") from error
+        raise ConfigurationError(f"{file}{_describe_syntax_error(error, text)}") from error
     _check_version(file, values)
 
     def place(path: KeyPath) -> str:
@@ -153,12 +155,13 @@ def _refuse_cut_short(file: Path, text: str) -> None:
 
 
 def _describe_syntax_error(error: Exception, text: str) -> str:
-    last_line = len(text.splitlines())
+    """What stands behind the name of the file; its line first, as with every other mistake."""
     if isinstance(error, RecursionError):
-        return "nested too deeply"
-    return f"not TOML: {error}".replace(
-        "at end of document", f"at line {last_line}, the end of the file; was it cut short?"
-    )
+        return ": nested too deeply"
+    last_line = len(text.splitlines())
+    found = _LINE_OF_ERROR.search(str(error))
+    what = str(error).replace("at end of document", f"at line {last_line}, the end of the file; was it cut short?")
+    return f":{found[1] if found else last_line}: not TOML: {what}"
 
 
 def _check_version(file: Path, values: Mapping[str, Any]) -> None:

@@ -147,7 +147,7 @@ def test_a_file_of_a_later_version_is_refused(refusal):
 
 def test_a_file_that_is_not_text_or_not_toml_is_refused_with_the_line(refusal):
     assert ":2: not UTF-8 text" in refusal(b"config_version = 1\n\xff\xfe\n")
-    assert "(at line 2, column 5)" in refusal(HEAD + "[log\n")
+    assert ":2: not TOML" in refusal(HEAD + "[log\n") and "(at line 2, column 5)" in refusal(HEAD + "[log\n")
     assert "at line 3, the end of the file; was it cut short?" in refusal(HEAD + '[log]\nlevel = """info\n')
     assert "nested too deeply" in refusal(HEAD + "a = " + "[" * 5000 + "]" * 5000 + "\n")
     assert "larger than" in refusal(HEAD + "#" * 1024 * 1024 + "\n")
