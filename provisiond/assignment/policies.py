@@ -27,6 +27,9 @@ MOVE_GAIN: Final = 0.2
 MOVE_GAIN_MIN_MS: Final = 2.0
 """And by how much at least: half of 1 ms is nothing that a device notices."""
 
+UNMEASURED: Final = -1e9
+"""The score of a hub whose latency is not known: farther than any, and a number that JSON can carry."""
+
 
 def candidates(hubs: Sequence[Hub], allowed: Sequence[str]) -> tuple[Hub, ...]:
     """The hubs a device may get: allowed and eligible, and healthy, unless none is.
@@ -91,11 +94,11 @@ def _score(policy: AllocationPolicy, hub: Hub, index: int, registration_key: str
         case AllocationPolicy.HASHED:
             return rendezvous_score(registration_key, hub.name, hub.weight)
         case AllocationPolicy.STATIC:
-            return -float(index)
+            return 0.0 - index
         case AllocationPolicy.LEAST_LOADED:
             # The device itself is not load: it must not push itself from hub to hub each time it asks.
             others = hub.assigned_count - (hub.name == current_hub)
-            return -others / hub.weight
+            return 0.0 - others / hub.weight
         case AllocationPolicy.GEO_LATENCY:
             return _latency_score(hub, current_hub)
         case AllocationPolicy.CUSTOM:
@@ -105,10 +108,10 @@ def _score(policy: AllocationPolicy, hub: Hub, index: int, registration_key: str
 def _latency_score(hub: Hub, current_hub: str | None) -> float:
     """The hub a device is on counts as a little nearer than it is, or noise would move devices to and fro."""
     if hub.latency_ms is None:
-        return -math.inf
+        return UNMEASURED
     if hub.name != current_hub:
-        return -hub.latency_ms
-    return -min(hub.latency_ms * (1 - MOVE_GAIN), hub.latency_ms - MOVE_GAIN_MIN_MS)
+        return 0.0 - hub.latency_ms
+    return 0.0 - min(hub.latency_ms * (1 - MOVE_GAIN), hub.latency_ms - MOVE_GAIN_MIN_MS)
 
 
 def _in_order(hubs: Sequence[Hub], allowed: Sequence[str]) -> list[Hub]:

@@ -1,3 +1,4 @@
+import json
 from collections import Counter
 
 import pytest
@@ -143,3 +144,11 @@ def test_a_device_moves_only_for_a_hub_that_is_much_nearer(here_ms, there_ms, ch
 def test_without_any_measurement_devices_are_spread_by_weight():
     hubs = [hub("a"), hub("b")]
     assert {nearest(hubs, key=key) for key in KEYS[:200]} == {"a", "b"}
+
+
+@pytest.mark.parametrize("policy", [policy for policy in AllocationPolicy if policy is not AllocationPolicy.CUSTOM])
+def test_scores_are_numbers_that_json_can_carry(policy):
+    hubs = [hub("unknown"), hub("here", latency_ms=0.0), hub("there", latency_ms=2.0)]
+    scores = allocate(policy=policy, hubs=hubs, registration_key="device", trace=Trace()).scores
+    json.dumps(scores, allow_nan=False)
+    assert "-0.0" not in [str(score) for _, score in scores]
