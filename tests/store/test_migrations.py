@@ -20,6 +20,7 @@ FROZEN = (
     "bc4cdc15c87876e8f2e96fc6d54312870053608f6b77648f38dc3a66a6340f09",
     "4b2eb8baea3dedea7f314a6646e1d29f227152545ac122595c338fb8e62a978d",
     "71af76de1e32c417d028358606f434ed3f9d4aa27f359572059f4493390f5a6f",
+    "64612ca1f879bc0dd287285efa95da27208bfd476d1bc9f6216b170febe317a6",
 )
 """SHA-256 of each migration as it was released: a line and a database (released.py) for each."""
 
