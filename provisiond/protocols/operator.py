@@ -6,7 +6,7 @@
 | service       | `provisiond/v1/_operator/res/{op}/{rid}`          | its answer, JSON with `status`                 |
 | service       | `provisiond/v1/_events/registration/{id}`         | what was decided                               |
 | service       | `provisiond/v1/_events/device/{deviceId}`         | a device connected to its hub, or went         |
-| service       | `provisiond/v1/_status`                           | how the service is; at subscribing, and at a stop |
+| service       | `provisiond/v1/_status`                           | how the service is; at subscribing, at a stop    |
 | service       | `devices/{deviceId}/messages/events/{properties}` | what a device sent, as it came                  |
 
 `op`: `send`, `get-twin`, `update-twin`, `invoke-method`, `disconnect`. `rid`: 1 to 128 of `A-Z a-z 0-9 - . _`.
