@@ -128,7 +128,7 @@ async def _open(client: MqttClient, where: str) -> None:
     except MqttConnectError as error:
         raise _connack_error(error, where) from error
     except (aiomqtt.MqttError, OSError) as error:
-        raise HubUnavailable(f"cannot connect to {where}: {error or 'no answer'}") from error
+        raise HubUnavailable(f"cannot connect to {where}: {str(error) or 'no answer'}") from error
 
 
 def _connack_error(error: MqttConnectError, where: str) -> HubUnavailable | HubUnauthorized:
