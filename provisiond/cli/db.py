@@ -79,7 +79,7 @@ def restore(
         note(f"would come back: {line}")
     if undone and not accept_unrevoke:
         raise AdminError(
-            f"{file} is older than {len(undone)} revocations, see above; nothing was restored\n"
+            f"{file} is from before what is named above; nothing was restored\n"
             "to restore it all the same: --accept-unrevoke, then disable them again before the daemon runs"
         )
     confirm(f"Replace {target} by {file}?", yes=yes)
