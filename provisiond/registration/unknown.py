@@ -61,13 +61,20 @@ def await_operator(
             registration_id=request.claimed_id.text,
             attestation_type=attestation_type,
             evidence=evidence,
-            proved=request.evidence.possession is not Possession.UNPROVED,
+            proved=_is_proved(attestation_type, request.evidence.possession),
             first_seen_at=context.now,
             last_seen_at=context.now,
             remote_address=context.actor,
             tracking_id=context.tracking_id,
         ),
     )
+
+
+def _is_proved(attestation_type: AttestationType, possession: Possession) -> bool:
+    """A handshake proves a certificate's key; that of a TPM only an answered challenge does."""
+    if attestation_type is AttestationType.TPM:
+        return possession is Possession.ANSWERED
+    return possession is not Possession.UNPROVED
 
 
 def _evidence(request: RegisterRequest) -> tuple[AttestationType, bytes] | None:

@@ -27,6 +27,7 @@ async def test_an_unknown_tpm_waits_is_accepted_by_its_words_and_then_assigned(t
         (waiting,) = await queue.list()
         key = await device.endorsement_key()
         assert (waiting.attestation_type, waiting.evidence) == (AttestationType.TPM, key)
+        assert not waiting.proved  # anybody may present an endorsement key; nobody was challenged yet
         assert (await site.audited("pump-1"))[-1].outcome == "pending"
 
         with pytest.raises(InvalidArgument, match="compare them again"):
