@@ -203,7 +203,7 @@ async def never_reads(site: Site) -> str:
             if device.writer.transport.is_closing():
                 break
         device.writer.transport.resume_reading()
-        await device.closed(10)
+        await device.closed(30)
     grown = site.memory_mib - before_mib
     assert grown < 16, f"{grown:.0f} MiB"
     return f"cut off after {number} requests; {max(grown, 0):.1f} MiB more"
