@@ -26,8 +26,11 @@ REST_S: Final = 0.02
 """From the beginning of one group to the next while callers crowd. Each group costs a change of threads and, inside
 SQLite, one for every statement; at 400 registrations/s 8 share them, which saves each about 200 us of CPU time."""
 
-CROWD_S: Final = 0.1
-"""How long callers count as a crowd after one has met another; five groups."""
+CROWD: Final = 4
+"""Callers that make a crowd. Two or three who ask by turns gain nothing by waiting for each other."""
+
+CROWD_S: Final = 1.0
+"""How long it counts as one after that: a load that is worth it comes together so often."""
 
 
 @dataclass(slots=True)
@@ -49,9 +52,9 @@ class GroupedCalls(Generic[Item, Result]):
     """Callers hand in items one by one; one group of them at a time runs on a connection's thread.
 
     While one group runs, the next one gathers, so the size of the groups follows the load by itself. While callers
-    crowd (one came lately while another's item was waiting or being done), the next group gathers for `rest_s`; a
-    caller that is alone never waits for company. A caller hears the result after its group has ended. A caller that is
-    cancelled while it waits takes its item along; one that is cancelled while its group runs does not stop the group.
+    crowd (`CROWD` of them were waiting or being served within `CROWD_S`), the next group gathers for `rest_s`; a few never
+    wait for company. A caller hears the result after its group has ended. A caller that is cancelled while it waits
+    takes its item along; one that is cancelled while its group runs does not stop the group.
 
     Args:
         start: runs a list of items and gives a future of as many results. An exception among them is for the caller
@@ -77,6 +80,7 @@ class GroupedCalls(Generic[Item, Result]):
         self._rest_s = rest_s
         self._waiting: deque[tuple[Item, asyncio.Future[Result]]] = deque()
         self._running = False
+        self._being_served = 0
         self._began_at = 0.0
         self._crowded_until = 0.0
         self._refusal: str | None = None
@@ -104,9 +108,9 @@ class GroupedCalls(Generic[Item, Result]):
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Result] = loop.create_future()
         self._waiting.append((item, future))
-        if self._running:
+        if len(self._waiting) + self._being_served >= CROWD:
             self._crowded_until = loop.time() + CROWD_S
-        else:
+        if not self._running:
             self._running = True
             self._idle.clear()
             self._schedule_group(loop)
@@ -151,9 +155,11 @@ class GroupedCalls(Generic[Item, Result]):
             self._idle.set()
             return
         self._began_at = loop.time()
+        self._being_served = len(group)
         try:
             done = self._start([item for item, _ in group])
         except Exception as error:  # noqa: BLE001 - whatever it is, these callers are to hear of it
+            self._being_served = 0
             self._fail(group, error)
             self._schedule_group(loop)
             return
@@ -164,6 +170,7 @@ class GroupedCalls(Generic[Item, Result]):
         group: list[tuple[Item, asyncio.Future[Result]]],
         done: asyncio.Future[list[Result | Exception]],
     ) -> None:
+        self._being_served = 0
         self.statistics.groups += 1
         self.statistics.items += len(group)
         self.statistics.largest = max(self.statistics.largest, len(group))

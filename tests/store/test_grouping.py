@@ -187,25 +187,28 @@ async def test_statistics_count_groups_and_items(calls, groups):
 async def test_a_crowd_gathers_before_its_next_group_begins(groups):
     calls = GroupedCalls(groups.start, explain, rest_s=0.05)
     began_at = asyncio.get_running_loop().time()
-    first = await begin(calls, 1, 2)
+    first = await begin(calls, 1, 2, 3, 4)
     _, done = await groups.next()
-    done.set_result(["a", "b"])
+    done.set_result(["a", "b", "c", "d"])
     await asyncio.gather(*first)
-    tasks = await begin(calls, 3)
+    tasks = await begin(calls, 5)
     await asyncio.sleep(0.01)
-    tasks += await begin(calls, 4)
+    tasks += await begin(calls, 6)
     items, done = await groups.next()
-    done.set_result(["c", "d"])
-    assert await asyncio.gather(*tasks) == ["c", "d"]
-    assert items == [3, 4]
+    done.set_result(["e", "f"])
+    assert await asyncio.gather(*tasks) == ["e", "f"]
+    assert items == [5, 6]
     assert asyncio.get_running_loop().time() - began_at >= 0.05
 
 
-async def test_a_caller_that_is_alone_never_waits_for_company(groups):
+async def test_a_few_callers_never_wait_for_company(groups):
     calls = GroupedCalls(groups.start, explain, rest_s=3600)
-    for item in (1, 2, 3):
-        (task,) = await begin(calls, item)
+    for item in range(5):
+        (first,) = await begin(calls, item)
         async with asyncio.timeout(5):
             _, done = await groups.next()
-        done.set_result([item])
-        assert await task == item
+            (second,) = await begin(calls, "other")
+            done.set_result([item])
+            _, done = await groups.next()
+            done.set_result(["other"])
+        assert await asyncio.gather(first, second) == [item, "other"]
