@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import resource
 import signal
 from collections import Counter
@@ -49,6 +50,9 @@ from provisiond.store.declared import DeclaredTables
 from provisiond.store.sqlite import SqliteStore
 from provisiond.system import SystemClock, SystemEntropy, background, notify_service_manager
 from provisiond.watchdog import Watchdog, ping_listener, watchdog_period_s
+
+_COLLECTOR_THRESHOLDS: Final = (10_000, 20, 20)
+"""Objects that are new, and younger collections to an older one; Python's own are 700, 10 and 10."""
 
 _STOP_GRACE_S: Final = 8.0
 """What a stop gives requests in progress: a service manager waits 10 s before it kills."""
@@ -353,9 +357,20 @@ def run(settings: Settings, *, reload: Reload | None = None) -> None:
 
     async def main() -> None:
         async with Daemon(settings, reload=reload) as daemon:
+            _spare_the_collector()
             await daemon.stopped()
 
     asyncio.run(main())
+
+
+def _spare_the_collector() -> None:
+    """Have the garbage collector leave alone what the start has made, and look less often at what is new.
+
+    A connection leaves no cycles behind, so that nearly nothing is ever found: 2 % of a registration.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*_COLLECTOR_THRESHOLDS)
 
 
 def service_policy(settings: Settings) -> ServicePolicy:

@@ -67,7 +67,6 @@ def configure_logs(
     if output_format == "auto":
         output_format = "console" if target.isatty() and not journal else "logfmt"
     shared: list[Processor] = [
-        structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_logger_name,
         structlog.processors.add_log_level,
         *([] if journal else [structlog.processors.TimeStamper(fmt="iso", utc=True, key="time")]),
