@@ -197,7 +197,7 @@ async def never_reads(site: Site) -> str:
         device.send(subscribe(REPLIES, qos=0))
         await device.receive()
         device.writer.transport.pause_reading()
-        for number in range(4000):
+        for number in range(20_000):
             device.send(publish(f"$dps/registrations/PUT/iotdps-register/?$rid={number}", b"{}", qos=0))
             await device.drain()
             if device.writer.transport.is_closing():

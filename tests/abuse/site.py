@@ -103,6 +103,7 @@ class Site:
     ):
         """A connection that has said nothing."""
         raw = socket.socket()
+        raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         raw.bind((address, 0))
         if receive_buffer is not None:
             raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
@@ -233,7 +234,7 @@ def set_up(directory: Path, *, large: bool, connect_s: float, handshake_s: float
         connect_timeout=f"{connect_s:g}s",
         handshake_timeout=f"{handshake_s:g}s",
         requests_per_min=6000,
-        keep_alive_max="3s",
+        keep_alive_max="3s",  # who asks all the time is never so long silent
         connections_per_address=1000 if large else 200,
     )
     return service
