@@ -52,9 +52,9 @@ class GroupedCalls(Generic[Item, Result]):
     """Callers hand in items one by one; one group of them at a time runs on a connection's thread.
 
     While one group runs, the next one gathers, so the size of the groups follows the load by itself. While callers
-    crowd (`CROWD` of them were waiting or being served within `CROWD_S`), the next group gathers for `rest_s`; a few never
-    wait for company. A caller hears the result after its group has ended. A caller that is cancelled while it waits
-    takes its item along; one that is cancelled while its group runs does not stop the group.
+    crowd (`CROWD` of them were waiting or being served within `CROWD_S`), the next group gathers for `rest_s`; a few
+    never wait for company. A caller hears the result after its group has ended. A caller that is cancelled while it
+    waits takes its item along; one that is cancelled while its group runs does not stop the group.
 
     Args:
         start: runs a list of items and gives a future of as many results. An exception among them is for the caller
