@@ -39,6 +39,7 @@ from provisiond.protocols.timestamps import format_timestamp
 from provisiond.registration.attest import AttestationPolicy
 from provisiond.registration.challenge_ledger import ChallengeLimits
 from provisiond.registration.decide import RegistrationPolicy
+from provisiond.registration.throttle import RequestLimits
 from provisiond.sampler import Sampler
 from provisiond.settings import Settings
 from provisiond.settings.reloading import take_over
@@ -379,7 +380,7 @@ def service_policy(settings: Settings) -> ServicePolicy:
     Raises:
         ConfigurationError: a file it names cannot be read.
     """
-    registration = settings.registration
+    registration, limits = settings.registration, settings.broker.limits
     attestation = AttestationPolicy(
         id_scope=settings.service.id_scope,
         allowed=frozenset(settings.attestation.allowed),
@@ -400,10 +401,13 @@ def service_policy(settings: Settings) -> ServicePolicy:
         ),
         pending=PendingLimits(devices=registration.pending_devices, ttl_s=registration.pending_ttl_s),
         reply=registration.reply,
-        requests_per_min=settings.broker.limits.requests_per_min,
-        challenges=ChallengeLimits(
-            total=settings.broker.limits.challenges, per_address=settings.broker.limits.challenges_per_address
+        requests=RequestLimits(
+            requests_per_min=limits.requests_per_min,
+            requests_per_min_per_address=limits.requests_per_min_per_address,
+            wrong_keys=limits.wrong_keys,
+            wrong_keys_pause_s=limits.wrong_keys_pause_s,
         ),
+        challenges=ChallengeLimits(total=limits.challenges, per_address=limits.challenges_per_address),
     )
 
 

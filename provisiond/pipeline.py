@@ -51,9 +51,10 @@ from provisiond.protocols.codecs import CODECS
 from provisiond.protocols.hub_credential import seal_hub_key
 from provisiond.registration.challenge import decode_issued, encode_issued
 from provisiond.registration.challenge_ledger import ChallengeLedger, ChallengeLimits
+from provisiond.registration.context import uuid_text
 from provisiond.registration.decide import Context, RegistrationPolicy, decide_poll, decide_register, refuse
 from provisiond.registration.questions import facts_query
-from provisiond.registration.throttle import Throttle, ThrottleKey, address_group
+from provisiond.registration.throttle import RequestLimits, Standing, Throttle, ThrottleKey, address_group
 
 _COMMIT_ATTEMPTS: Final = 8
 """How often a decision is made again because somebody else committed first; one winner a round, so 8 is plenty."""
@@ -77,7 +78,7 @@ class ServicePolicy:
     registration: RegistrationPolicy
     reply: str = ReplyMode.AUTO
     pending: PendingLimits = field(default_factory=PendingLimits)
-    requests_per_min: int = 120
+    requests: RequestLimits = field(default_factory=RequestLimits)
     challenges: ChallengeLimits = field(default_factory=ChallengeLimits)
 
     @property
@@ -142,19 +143,22 @@ class Pipeline:
         context = self._context(connection)
         event = "request"  # until it is known which
         key = ThrottleKey.of(connection.claimed_id.key, connection.remote_address)
+        limits, is_in, overdue = self.policy.requests, False, None
         try:
-            with self._throttle.admitted(key, requests_per_min=self.policy.requests_per_min, now_s=started):
+            with self._throttle.admitted(key, connection.connection_id, limits=limits, now_s=started) as overdue:
+                is_in = True
                 request = codec.parse(connection, message)
                 event = _event_of(request)
-                decision = await self._decide(await self._recall(request, connection, context), context)
+                decision = await self._decide(await self._recall(request, connection, context), context, overdue)
         except DeviceFault as fault:
-            decision = await self._refuse(fault, connection, event, context)
+            decision = await self._refuse(overdue or fault, connection, event, context)
         except ServerFault as fault:
             decision = self._fail(fault, connection, event, context)
         except Exception as error:  # noqa: BLE001 - a bug of ours must cost one device one answer, never the daemon
             decision = self._fail(error, connection, event, context)
         self._track(connection, decision)
-        self._note_proof(key, decision)
+        if is_in:
+            self._note(connection, key, decision)
         self._observer.decided(connection, decision, event=event, elapsed_s=self._clock.monotonic() - started)
         return codec.encode(decision.reply, connection, message)
 
@@ -169,6 +173,7 @@ class Pipeline:
         """Forget a connection."""
         self._outstanding_until.pop(connection.connection_id, None)
         self._proved.pop(connection.connection_id, None)
+        self._throttle.closed(connection.connection_id)
 
     def _admit(self, attempt: ConnectAttempt) -> Connection:
         if dps.is_provisioning_user_name(attempt.username):
@@ -193,13 +198,15 @@ class Pipeline:
         issued = None if stored is None else decode_issued(stored.challenge)
         return CODECS[connection.role].recall(request, issued)
 
-    async def _decide(self, request: Request, context: Context) -> Decision:
+    async def _decide(self, request: Request, context: Context, overdue: Throttled | None) -> Decision:
         answer: CustomAllocation | None = None
         for _ in range(_COMMIT_ATTEMPTS):
             facts = await self._facts(request)
             if answer is not None:
                 facts = replace(facts, custom_allocation=answer)
             decision = self._sealed(self._judge(request, facts, context), request)
+            if overdue is not None and decision.outcome is Outcome.REFUSED:
+                raise overdue
             if decision.allocation is not None and self._allocator is not None:
                 answer = await self._allocator.allocate(decision.allocation)
                 continue  # what the answer is worth is decided by what is true now
@@ -328,12 +335,23 @@ class Pipeline:
         else:
             self._outstanding_until.pop(connection.connection_id, None)
 
-    def _note_proof(self, key: ThrottleKey, decision: Decision) -> None:
+    def _note(self, connection: Connection, key: ThrottleKey, decision: Decision) -> None:
+        """Count what came of a request; a fault of ours says nothing of the device."""
         error = decision.reply.error
-        if error is not None and error.code == AttestationError.code:
-            self._throttle.proof_failed(key, now_s=self._clock.monotonic())
-        elif error is None and decision.outcome is not Outcome.CHALLENGED:
-            self._throttle.proved(key)
+        if decision.reply.status >= 500:
+            return
+        if decision.outcome is Outcome.CHALLENGED:
+            result = Standing.CHALLENGED
+        else:
+            result = Standing.PROVED if error is None else Standing.REFUSED
+        self._throttle.answered(
+            key,
+            connection.connection_id,
+            result,
+            is_wrong_proof=error is not None and error.code == AttestationError.code,
+            limits=self.policy.requests,
+            now_s=self._clock.monotonic(),
+        )
 
     def _context(self, connection: Connection) -> Context:
         operation = self._entropy.token_bytes(24)
@@ -341,9 +359,9 @@ class Pipeline:
         return Context(
             now=self._clock.now(),
             immediate=self._is_immediate(connection),
-            tracking_id=_uuid_text(random[:16]),
-            operation_id=f"5.{operation[:8].hex()}.{_uuid_text(operation[8:])}",
-            etag=b64encode(f'"{_uuid_text(random[16:32])}"'.encode()).decode(),
+            tracking_id=uuid_text(random[:16]),
+            operation_id=f"5.{operation[:8].hex()}.{uuid_text(operation[8:])}",
+            etag=b64encode(f'"{uuid_text(random[16:32])}"'.encode()).decode(),
             challenge_id=random[32:].hex(),
             connection_id=f"{self._run_id}-{connection.connection_id}" if connection.connection_id else "",
             entropy=self._entropy,
@@ -374,13 +392,6 @@ def _challenge_key(protocol: Role, connection_id: str, challenge_id: str | None)
     The name spaces are apart, so that naming a challenge never voids one of another protocol.
     """
     return f"dps/{connection_id}" if protocol is Role.DPS else f"native/{challenge_id}"
-
-
-def _uuid_text(random: bytes) -> str:
-    """A version 4 UUID (RFC 9562 5.4) of 16 random octets; three a registration, at a quarter of `uuid.UUID`'s time."""
-    digits = random.hex()
-    variant = "89ab"[random[8] >> 4 & 3]
-    return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:]}"
 
 
 def _event_of(request: Request) -> str:

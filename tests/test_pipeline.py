@@ -10,7 +10,6 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from provisiond import pipeline
 from provisiond.attestation.symmetric_key import generate_sas_token
 from provisiond.attestation.transcript import Transcript, request_digest
 from provisiond.attestation.x509 import X509Limits
@@ -23,8 +22,9 @@ from provisiond.protocols.hub_credential import parse_hub_key
 from provisiond.protocols.sealing import SealingContext, open_with_private_key
 from provisiond.registration.attest import AttestationPolicy
 from provisiond.registration.challenge_ledger import ChallengeLimits
+from provisiond.registration.context import uuid_text
 from provisiond.registration.decide import RegistrationPolicy
-from provisiond.registration.throttle import FREE_FAILURES
+from provisiond.registration.throttle import RequestLimits
 from tests.certificates import make_key, make_leaf
 from tests.enrollment_factory import PRIMARY_KEY, certificates, individual
 from tests.fakes_decision import HUBS, NOW, FakeClock, FakeDecisionStore, FakeEntropy, RecordingObserver
@@ -369,15 +369,56 @@ async def test_a_native_flood_is_throttled_with_retry_after():
     assert (topic, body["status"], body["retryAfter"]) == ("provisiond/v1/dev-1/res/register/r1", 429, 1)
 
 
-async def test_a_thousand_wrong_keys_slow_down_who_tries_them_and_not_the_device():
-    service = Service(enrollments=[individual("dev-1")])
-    thief = replace(await service.connect(key=b"wrong" * 8), remote_address="198.51.100.7")
+@pytest.mark.parametrize("address", ["198.51.100.7", "127.0.0.1"], ids=["from elsewhere", "from its own address"])
+async def test_a_thousand_wrong_keys_slow_down_who_tries_them_and_not_the_device(address):
+    service, free = Service(enrollments=[individual("dev-1")]), RequestLimits().wrong_keys
+    thief = replace(await service.connect(key=b"wrong" * 8, connection_id="t"), remote_address=address)
     codes = []
     for _ in range(1000):
         _, body = await service.ask(thief)
         codes.append(body["errorCode"])
-    assert codes == [401002] * FREE_FAILURES + [429001] * (1000 - FREE_FAILURES)
+    assert codes == [401002] * free + [429001] * (1000 - free)
+    device = replace(await service.connect(), remote_address="127.0.0.1")
+    for _ in range(20):
+        _, body = await service.ask(device)
+        assert body["status"] == "assigned"
+
+
+async def test_wrong_keys_on_ever_new_connections_are_paused_and_leave_one_record_of_it():
+    service, free = Service(enrollments=[individual("dev-1")]), RequestLimits().wrong_keys
+    codes = []
+    for number in range(3 * free):
+        thief = await service.connect(key=b"wrong" * 8, connection_id=f"t{number}")
+        _, body = await service.ask(thief)
+        codes.append(body["errorCode"])
+        await service.pipeline.closed(thief)
+    assert codes == [401002] * free + [429001] * (2 * free)
+    assert [record.code for record in service.store.audit].count(429001) == 1
     _, body = await service.ask(await service.connect())
+    assert body["status"] == "assigned"
+
+
+async def test_rubbish_on_ever_new_connections_is_throttled_too():
+    service = Service(enrollments=[individual("dev-1")])
+    codes = [
+        (await service.ask(await service.connect(connection_id=f"t{number}"), REGISTER, b"{"))[1]["errorCode"]
+        for number in range(130)
+    ]
+    assert set(codes[:120]) == {400004}
+    assert set(codes[120:]) == {429001}
+    _, body = await service.ask(await service.connect())
+    assert body["status"] == "assigned"
+
+
+async def test_an_address_has_an_allowance_for_all_its_devices_together():
+    names = [f"dev-{number}" for number in range(5)]
+    service = Service(enrollments=[individual(name) for name in names])
+    allowance = RequestLimits(requests_per_min_per_address=3)
+    service.pipeline.policy = replace(service.pipeline.policy, requests=allowance)
+    topics = [(await service.ask(await service.connect(name, connection_id=name)))[0] for name in names]
+    assert [topic.partition("rid=r1")[2] for topic in topics] == ["", "", "", "&retry-after=20", "&retry-after=40"]
+    service.clock.advance(20)
+    _, body = await service.ask(await service.connect("dev-3", connection_id="dev-3"))
     assert body["status"] == "assigned"
 
 
@@ -550,4 +591,4 @@ async def test_bad_native_input_gets_one_reply_and_the_next_request_is_unaffecte
 
 @given(st.binary(min_size=16, max_size=16))
 def test_names_are_version_4_uuids(random):
-    assert pipeline._uuid_text(random) == str(uuid.UUID(bytes=random, version=4))
+    assert uuid_text(random) == str(uuid.UUID(bytes=random, version=4))

@@ -172,6 +172,21 @@ class Limits(Section):
         description="Requests a minute of one registration id at one address; more are answered 429. SDKs poll every "
         "2 s: 30.",
     )
+    requests_per_min_per_address: Annotated[int, Field(ge=1, le=10_000_000)] = Field(
+        default=30_000,
+        description="Requests a minute of all registration ids at one address; more are answered 429, each with a "
+        "moment of its own. A thousand devices, as many as may be connected from there, that poll every 2 s.",
+    )
+    wrong_keys: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
+        default=100,
+        description="Wrong proofs in a row of one registration id at one address before they are answered 429: a "
+        "second at first, doubling. A right one is always heard. No number of guesses finds a key of 128 bits: the "
+        "pause spares log and processor, and a technician who tries should hear 401.",
+    )
+    wrong_keys_pause_s: Annotated[Seconds, duration_within("1s", "1h")] = Field(
+        default=60.0,
+        description="The longest such pause.",
+    )
     challenges: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
         default=10_000,
         description="Challenges that wait for an answer, of all devices; more are answered 429. Each is a row of up to "
