@@ -344,4 +344,6 @@ def _check_request_id(parameters: dict[str, list[str]]) -> None:
 
 
 def _is_echoable(rid: str) -> bool:
-    return len(rid) <= _RID_MAX_LENGTH and rid.isascii() and rid.isprintable()
+    """Whether it is harmless to who reads the reply's topic, with its escapes resolved as well."""
+    plain = unquote(rid)
+    return len(rid) <= _RID_MAX_LENGTH and rid.isascii() and plain.isprintable() and "&" not in plain
