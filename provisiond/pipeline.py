@@ -205,8 +205,10 @@ class Pipeline:
             if answer is not None:
                 facts = replace(facts, custom_allocation=answer)
             decision = self._sealed(self._judge(request, facts, context), request)
-            if overdue is not None and decision.outcome is Outcome.REFUSED:
-                raise overdue
+            if decision.outcome is Outcome.REFUSED:
+                if overdue is not None:
+                    raise overdue
+                decision = self._worth_a_record(decision, context)
             if decision.allocation is not None and self._allocator is not None:
                 answer = await self._allocator.allocate(decision.allocation)
                 continue  # what the answer is worth is decided by what is true now
@@ -314,11 +316,16 @@ class Pipeline:
         if isinstance(fault, Throttled) and fault.repeated:
             # One row tells the operator of a flood; a row for each message would be what the flood wants.
             return replace(decision, audit=None)
+        decision = self._worth_a_record(decision, context)
         try:
             await self._commit(decision)
         except ServerFault as error:
             return self._fail(error, connection, event, context)
         return decision
+
+    def _worth_a_record(self, decision: Decision, context: Context) -> Decision:
+        address, now_s = address_group(context.actor), self._clock.monotonic()
+        return decision if self._throttle.may_record_refusal(address, now_s=now_s) else replace(decision, audit=None)
 
     def _fail(self, error: Exception, connection: Connection, event: str, context: Context) -> Decision:
         self._observer.failed(connection, error, tracking_id=context.tracking_id)

@@ -24,7 +24,7 @@ from provisiond.registration.attest import AttestationPolicy
 from provisiond.registration.challenge_ledger import ChallengeLimits
 from provisiond.registration.context import uuid_text
 from provisiond.registration.decide import RegistrationPolicy
-from provisiond.registration.throttle import RequestLimits
+from provisiond.registration.throttle import REFUSALS_PER_MIN_PER_ADDRESS, RequestLimits
 from tests.certificates import make_key, make_leaf
 from tests.enrollment_factory import PRIMARY_KEY, certificates, individual
 from tests.fakes_decision import HUBS, NOW, FakeClock, FakeDecisionStore, FakeEntropy, RecordingObserver
@@ -408,6 +408,25 @@ async def test_rubbish_on_ever_new_connections_is_throttled_too():
     assert set(codes[120:]) == {429001}
     _, body = await service.ask(await service.connect())
     assert body["status"] == "assigned"
+
+
+async def test_a_flood_of_ever_new_names_fills_no_disk_and_the_records_go_on_after_it():
+    service = Service(enrollments=[individual("dev-1")])
+
+    async def guess(number):
+        connection = await service.connect(f"nobody-{number}", key=b"wrong" * 8, connection_id=f"t{number}")
+        _, body = await service.ask(connection)
+        assert body["errorCode"] == 401002
+
+    for number in range(REFUSALS_PER_MIN_PER_ADDRESS + 100):
+        await guess(number)
+    assert len(service.store.audit) == REFUSALS_PER_MIN_PER_ADDRESS
+    service.clock.advance(1)
+    await guess(1000)
+    assert len(service.store.audit) == REFUSALS_PER_MIN_PER_ADDRESS + 1
+    _, body = await service.ask(await service.connect())
+    assert body["status"] == "assigned"
+    assert service.store.audit[-1].registration_id == "dev-1"
 
 
 async def test_an_address_has_an_allowance_for_all_its_devices_together():

@@ -14,6 +14,9 @@ ADDRESSES_MAX: Final = 20_000
 PROMISE_MAX_S: Final = 60.0
 """Nobody is told to wait longer, and a promise is kept for as long again."""
 
+_INSTANT_S: Final = 1e-6
+"""Sums of many short times are not exact."""
+
 
 @dataclass(slots=True)
 class _Queue:
@@ -51,13 +54,14 @@ class AddressQueues:
     def __len__(self) -> int:
         return len(self._queues)
 
-    def enter(self, address: str, *, requests_per_min: int, now_s: float) -> Wait | None:
+    def enter(self, address: str, *, requests_per_min: int, now_s: float, keeps_place: bool = True) -> Wait | None:
         """Count a request in, or say when it will be.
 
         Args:
             address: as `throttle.address_group`; empty, which is nobody's, is not counted.
             requests_per_min: how many are allowed, in a row or spread.
             now_s: monotonic seconds.
+            keeps_place: whether who must wait is given a place.
         """
         if not address:
             return None
@@ -65,12 +69,12 @@ class AddressQueues:
         queue.free_at_s = max(queue.free_at_s, now_s)
         each_s = 60.0 / requests_per_min
         until_s = queue.free_at_s + each_s - 60.0  # a minute's allowance may be used at once
-        if until_s <= now_s:
+        if until_s <= now_s + _INSTANT_S:
             queue.free_at_s += each_s
             queue.was_told = queue.was_told and until_s > now_s - 30.0
             return None
         repeated, queue.was_told = queue.was_told, True
-        if until_s > now_s + PROMISE_MAX_S:
+        if until_s > now_s + PROMISE_MAX_S or not keeps_place:
             return Wait(until_s=now_s + PROMISE_MAX_S, is_promised=False, repeated=repeated)
         queue.free_at_s += each_s
         return Wait(until_s=until_s, is_promised=True, repeated=repeated)

@@ -28,6 +28,15 @@ CONCURRENT_MAX: Final = 100
 """Requests of one device at once. It needs one, and its retries may overtake each other while a hub is slow; a hundred
 cost 100 KiB and end in one row, and bound whoever is allowed more than so many a minute."""
 
+REFUSALS_PER_MIN_PER_ADDRESS: Final = 300
+"""Refusals of one address that are recorded, a kilobyte each: of every device of a site that was set up wrongly, while
+who tries ever-new names cannot fill the disk."""
+
+REFUSALS_PER_MIN: Final = 1200
+"""The same of all addresses together."""
+
+_EVERYBODY: Final = "*"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestLimits:
@@ -117,6 +126,7 @@ class Throttle:
         # By whether they count what was proved.
         self._entries: dict[bool, OrderedDict[ThrottleKey, _Entry]] = {True: OrderedDict(), False: OrderedDict()}
         self._addresses = AddressQueues()
+        self._refusals = AddressQueues()
         self._standings: dict[str, Standing] = {}
 
     def __len__(self) -> int:
@@ -129,6 +139,13 @@ class Throttle:
     def closed(self, connection_id: str) -> None:
         """Forget a connection."""
         self._standings.pop(connection_id, None)
+
+    def may_record_refusal(self, address: str, *, now_s: float) -> bool:
+        """Whether a refusal is worth a record of its own; a flood of them has had its share."""
+        for whose, per_min in ((address, REFUSALS_PER_MIN_PER_ADDRESS), (_EVERYBODY, REFUSALS_PER_MIN)):
+            if self._refusals.enter(whose, requests_per_min=per_min, now_s=now_s, keeps_place=False) is not None:
+                return False
+        return True
 
     @contextmanager
     def admitted(
