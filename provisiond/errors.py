@@ -53,6 +53,8 @@ class DeviceFault(ProvisiondError):
 
     code: ClassVar[int] = 400004
     public_message: str = "Bad request"
+    finding: str = "malformed-request"
+    """Stable slug for the trace and `explain`; each has its paragraph in docs/refusals.md."""
 
     def __init__(self, reason: str, *, public: str | None = None) -> None:
         super().__init__(reason)
@@ -80,7 +82,7 @@ class TpmStructureError(MalformedRequest):
         clause: where the layout comes from, such as `TPM 2.0 Part 2 TPMT_PUBLIC`.
     """
 
-    finding: ClassVar[str] = "tpm-structure"
+    finding = "tpm-structure"
 
     def __init__(self, reason: str, *, clause: str = "") -> None:
         super().__init__(reason)
@@ -94,7 +96,7 @@ class AttestationError(DeviceFault):
 
     Args:
         reason: what was wrong, for the operator.
-        finding: stable slug for the trace and `explain`, such as `certificate-expired`.
+        finding: such as `certificate-expired`.
         clause: where the rule comes from, such as `RFC 5280 6.1.3 (a)(2)`.
     """
 
@@ -111,6 +113,7 @@ class UnsealableKey(DeviceFault):
     """The device's key cannot receive the secret that its hub needs."""
 
     public_message = "The key of the device certificate cannot receive a sealed credential: use EC or RSA"
+    finding = "unsealable-key"
 
 
 class NotFound(DeviceFault):
@@ -118,6 +121,7 @@ class NotFound(DeviceFault):
 
     code: ClassVar[int] = 404202
     public_message = "Operation not found"
+    finding = "operation-not-found"
 
 
 class UnknownOperation(DeviceFault):
@@ -125,6 +129,7 @@ class UnknownOperation(DeviceFault):
 
     code: ClassVar[int] = 404001
     public_message = "Unknown operation"
+    finding = "unknown-operation"
 
 
 class PreconditionFailed(DeviceFault):
@@ -132,6 +137,7 @@ class PreconditionFailed(DeviceFault):
 
     code: ClassVar[int] = 409203
     public_message = "Another registration of this id is in progress"
+    finding = "registration-race"
 
 
 class Throttled(DeviceFault):
@@ -145,6 +151,7 @@ class Throttled(DeviceFault):
 
     code: ClassVar[int] = 429001
     public_message = "Too many requests"
+    finding = "throttled"
 
     def __init__(self, reason: str, *, retry_after_s: int, repeated: bool = False) -> None:
         super().__init__(reason)
@@ -157,6 +164,7 @@ class ServerFault(ProvisiondError):
 
     code: int = 500000
     public_message: str = "Internal error"
+    finding: str = "server-fault"
     retry_after_s: int = 5
     """What the device is told to wait: long enough for a restart, short enough not to be noticed."""
 

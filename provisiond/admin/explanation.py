@@ -1,38 +1,34 @@
 """What would become of a device that asked now: the decision and its trace, and nothing is written."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from datetime import datetime
+from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
-from cryptography.hazmat.primitives.asymmetric import ec
-
+from provisiond.admin.assumed_evidence import Presented, assume_evidence
 from provisiond.assignment.policies import allocate
-from provisiond.attestation.symmetric_key import PROVISIONING_KEY_NAME, generate_sas_token
-from provisiond.attestation.tpm_templates import STORAGE_TEMPLATES
 from provisiond.errors import AllocationError, AttestationError
 from provisiond.model import (
+    AttestationType,
     Decision,
     Enrollment,
-    Evidence,
+    EnrollmentKind,
     Facts,
     Hub,
     Outcome,
-    Possession,
     RegisterRequest,
     RegistrationId,
-    SymmetricKeyMaterial,
-    TpmEvidence,
-    TpmMaterial,
     Trace,
-    X509Material,
 )
 from provisiond.ports import Clock, Entropy, FactsQuery, StoredFacts
 from provisiond.registration.decide import Context, RegistrationPolicy, decide_register, refuse
 from provisiond.registration.questions import facts_query
 
-_SRK_TEMPLATE_ID: Final = "SRK-P256"
-_TOKEN_LIFETIME_S: Final = 3600
+_MISSING_INTERMEDIATES: Final = ("ca-not-enrolled", "issuer-missing")
+_WHAT_TELLS: Final = {
+    AttestationType.X509: "its certificate and intermediates tell: --certificate-path",
+    AttestationType.TPM: "its TPM tells: --endorsement-key and --ek-certificate",
+    AttestationType.SYMMETRIC_KEY: "its token tells: --sas",
+}
 
 
 class FactsStore(Protocol):
@@ -41,29 +37,6 @@ class FactsStore(Protocol):
     async def facts(self, query: FactsQuery) -> StoredFacts:
         """As `DecisionStore.facts`."""
         ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Presented:
-    """What the device would present; all empty means what its individual enrollment asks for.
-
-    Args:
-        chain: DER certificates, leaf first.
-        sas_token: as the device would send it.
-        endorsement_key, storage_root_key: TPM2B_PUBLIC.
-        ek_chain: DER certificates of the endorsement key, leaf first.
-    """
-
-    chain: tuple[bytes, ...] = ()
-    sas_token: str | None = field(default=None, repr=False)
-    endorsement_key: bytes | None = None
-    storage_root_key: bytes | None = None
-    ek_chain: tuple[bytes, ...] = ()
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether nothing was given."""
-        return not self.chain and self.sas_token is None and self.endorsement_key is None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,9 +93,11 @@ async def explain(
         CorruptRecord, StoreUnavailable: the facts cannot be read.
     """
     # An enrollment and a registration may complete what was given, so they are looked at first.
-    known = await store.facts(FactsQuery(registration_key=claimed_id.key))
+    known = await store.facts(FactsQuery(registration_key=claimed_id.key, symmetric_key_groups=presented.is_empty))
     context = _context(clock, entropy)
-    evidence, assumptions = _evidence(presented, known, claimed_id, policy.attestation.id_scope, context.now)
+    evidence, assumptions = assume_evidence(
+        presented, known, claimed_id, id_scope=policy.attestation.id_scope, now=context.now
+    )
     request = RegisterRequest(claimed_id=claimed_id, evidence=evidence)
     stored = await store.facts(facts_query(request))
     facts = Facts(
@@ -132,14 +107,12 @@ async def explain(
         endorsement_key_owner=stored.endorsement_key_owner,
         hubs=tuple(replace(hub, eligible=hub.eligible and hub.name not in stored.draining_hubs) for hub in hubs),
     )
-    if presented.is_empty and facts.individual is None:
-        fault = AttestationError(
-            "no individual enrollment has this id; whether a group lets it in, its certificate, key or TPM tells",
-            finding="enrollment-unknown",
-        )
-        decision = refuse(fault, claimed_id=claimed_id, event="register", context=context, trace=Trace())
+    if presented.is_empty and not assumptions:
+        decision = _undecidable(claimed_id, facts, context)
     else:
         decision = decide_register(request, facts, policy=policy, context=context)
+        if presented.is_empty and facts.individual is None and _lacks_intermediates(decision):
+            decision, assumptions = _undecidable(claimed_id, facts, context), ()
     return Explanation(
         claimed_id=claimed_id,
         decision=decision,
@@ -149,75 +122,26 @@ async def explain(
     )
 
 
-def _evidence(
-    presented: Presented, known: StoredFacts, claimed_id: RegistrationId, id_scope: str, now: datetime
-) -> tuple[Evidence, tuple[str, ...]]:
-    if presented.is_empty:
-        return _enrolled_evidence(known, f"{id_scope}/registrations/{claimed_id}", now)
-    assumptions: list[str] = []
-    possession = Possession.UNPROVED
-    if presented.chain:
-        possession = Possession.TLS
-        assumptions.append("the device holds the private key of the certificate")
-    tpm = None
-    if presented.endorsement_key is not None:
-        possession = Possession.ANSWERED
-        tpm, assumed = _tpm_evidence(presented, known)
-        assumptions += assumed
-    evidence = Evidence(unverified_chain=presented.chain, sas_token=presented.sas_token, tpm=tpm, possession=possession)
-    return evidence, tuple(assumptions)
+def _undecidable(claimed_id: RegistrationId, facts: Facts, context: Context) -> Decision:
+    """Nothing was given, and nothing that is kept says what the device would present."""
+    registration = facts.registration
+    if registration is not None and registration.enrollment_kind is EnrollmentKind.GROUP:
+        tells = _WHAT_TELLS[registration.attestation_type]
+        reason = f"enrollment group {registration.enrollment_id} has let it in; whether it would again, {tells}"
+        fault = AttestationError(reason, finding="evidence-not-given")
+    else:
+        reason = (
+            "no individual enrollment has this id; whether a group lets it in, what it presents tells: "
+            "--certificate-path, --sas, or --endorsement-key and --ek-certificate"
+        )
+        fault = AttestationError(reason, finding="enrollment-unknown")
+    return refuse(fault, claimed_id=claimed_id, event="register", context=context, trace=Trace())
 
 
-def _enrolled_evidence(known: StoredFacts, resource: str, now: datetime) -> tuple[Evidence, tuple[str, ...]]:
-    """What the individual enrollment asks for; nothing when there is none, for then only the device could tell."""
-    if known.individual is None:
-        return Evidence(), ()
-    match known.individual.attestation:
-        case X509Material() as material:
-            assumed = "the device presents the enrolled primary certificate, and holds its private key"
-            return Evidence(unverified_chain=(material.primary_der,), possession=Possession.TLS), (assumed,)
-        case TpmMaterial() as material:
-            tpm, assumed_too = _tpm_evidence(Presented(endorsement_key=material.endorsement_key), known)
-            return Evidence(tpm=tpm, possession=Possession.ANSWERED), (
-                "the device presents the enrolled endorsement key",
-                *assumed_too,
-            )
-        case SymmetricKeyMaterial() as material:
-            expiry_s = int(now.timestamp()) + _TOKEN_LIFETIME_S
-            token = generate_sas_token(
-                resource=resource, key=material.primary_key, expiry=expiry_s, key_name=PROVISIONING_KEY_NAME
-            )
-            return Evidence(sas_token=token), ("the device holds the enrolled primary key",)
-
-
-def _tpm_evidence(presented: Presented, known: StoredFacts) -> tuple[TpmEvidence, tuple[str, ...]]:
-    assumptions = ["the TPM activates the challenge, and meets the enrollment's PCR policy if it has one"]
-    storage_root_key = presented.storage_root_key
-    if storage_root_key is None:
-        storage_root_key = _recorded_storage_root_key(known)
-        assumptions.append("the storage root key is " + ("the recorded one" if storage_root_key else "a usable one"))
-    evidence = TpmEvidence(
-        endorsement_key=presented.endorsement_key or b"",
-        storage_root_key=storage_root_key or _any_storage_root_key(),
-        unverified_ek_chain=presented.ek_chain,
-    )
-    return evidence, tuple(assumptions)
-
-
-def _recorded_storage_root_key(known: StoredFacts) -> bytes | None:
-    material = known.individual.attestation if known.individual else None
-    enrolled = material.storage_root_key if isinstance(material, TpmMaterial) else None
-    return enrolled or (known.registration.storage_root_key if known.registration else None)
-
-
-def _any_storage_root_key() -> bytes:
-    """A key that follows a storage template: only its form is looked at before the device proves itself."""
-    templates = [known for size in STORAGE_TEMPLATES.values() for known in size]
-    template = next(known for known in templates if known.id == _SRK_TEMPLATE_ID)
-    point = ec.generate_private_key(ec.SECP256R1()).public_key().public_numbers()
-    size_bytes = template.unique_size_bytes
-    x, y = point.x.to_bytes(size_bytes, "big"), point.y.to_bytes(size_bytes, "big")
-    return template.prefix + x + size_bytes.to_bytes(2, "big") + y
+def _lacks_intermediates(decision: Decision) -> bool:
+    """Whether a recorded certificate leads nowhere, which the intermediates that a device sends may mend."""
+    trace = decision.audit.trace if decision.audit else ()
+    return any(not check.passed and check.name in _MISSING_INTERMEDIATES for check in trace)
 
 
 def _hub_scores(

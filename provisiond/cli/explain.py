@@ -11,15 +11,15 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from provisiond.admin.explanation import Explanation, Presented
+from provisiond.admin.assumed_evidence import Presented
+from provisiond.admin.explanation import Explanation
 from provisiond.admin.explanation import explain as decide_without_writing
 from provisiond.admin.hubs import as_seen
 from provisiond.admin.rules import check_id
-from provisiond.attestation.enrollable_certificate import load_certificates
 from provisiond.cli.audit_records import advice, audit_to_json, check_to_json
 from provisiond.cli.exit_codes import ExitCode
 from provisiond.cli.output import Output, OutputFormat, note, plain, print_record, resolve_format
-from provisiond.cli.secret_files import read_bytes, read_tpm_public
+from provisiond.cli.secret_files import read_bytes, read_certificates, read_tpm_public
 from provisiond.cli.session import Config, command, load
 from provisiond.daemon import service_policy
 from provisiond.errors import InvalidArgument, RecordNotFound
@@ -71,18 +71,23 @@ def explain(
 ) -> None:
     """Show the decision on a device and how it came about; exits 5 when it was, or would be, refused.
 
-    Without a certificate, key or token, the device is taken to have what its enrollment asks for.
+    Without a certificate, key or token, the device is taken to have what its enrollment asks for, or, of a group,
+    what it has registered with.
     """
     given = (certificate_path, endorsement_key, sas)
     if (registration_id is None) == (tracking_id is None):
         raise InvalidArgument("give --registration-id, or --tracking-id")
     if sum(value is not None for value in given) > 1:
         raise InvalidArgument("give one of --certificate-path, --endorsement-key and --sas")
+    if endorsement_key is None and (storage_root_key is not None or ek_certificate is not None):
+        raise InvalidArgument("--storage-root-key and --ek-certificate go with --endorsement-key")
+    if tracking_id is not None and any(given):
+        raise InvalidArgument("--tracking-id is of a decision that was made, with what was presented then")
     if tracking_id is not None:
         assigned = asyncio.run(_show_past(config, tracking_id, output))
     else:
         presented = Presented(
-            chain=load_certificates(read_bytes(certificate_path)) if certificate_path else (),
+            chain=read_certificates(certificate_path) if certificate_path else (),
             sas_token=_read_token(sas) if sas is not None else None,
             endorsement_key=read_tpm_public(endorsement_key, "--endorsement-key") if endorsement_key else None,
             storage_root_key=read_tpm_public(storage_root_key, "--storage-root-key") if storage_root_key else None,
@@ -124,15 +129,18 @@ async def _show_past(config: Path | None, tracking_id: str, output: OutputFormat
         record = await store.get_audit(tracking_id)
     if record is None:
         raise RecordNotFound(
-            f"there is no decision with tracking id {tracking_id}; "
-            f"see `{command(config)} audit list` for those that are kept"
+            f"no decision is kept with tracking id {tracking_id}; see `{command(config)} audit list` for those that "
+            "are. 500000, and 429001 when it is repeated, are in the log only"
         )
-    body = audit_to_json(record) | advice(record.code, str(record.outcome), record.trace)
+    went_well = record.outcome in (*_ASSIGNED, "done")
+    body = audit_to_json(record)
+    if not went_well:
+        body |= advice(record.code, str(record.outcome), record.trace)
     if resolve_format(output) is OutputFormat.TABLE:
         _print_story(body, would=False)
     else:
         print_record(body, output)
-    return record.outcome in (*_ASSIGNED, "done")
+    return went_well
 
 
 class _EmptyStore:
@@ -157,9 +165,12 @@ def _read_token(value: str) -> str:
     if value.startswith(_SAS_PREFIX):
         note("note: a token on the command line can be seen by others on this machine; @FILE or - keeps it secret")
         return value
-    data = read_bytes(Path(value.removeprefix("@")))
     try:
-        return data.decode("ascii").strip()
+        return read_bytes(Path(value.removeprefix("@"))).decode("ascii").strip()
+    except FileNotFoundError as error:
+        raise InvalidArgument(
+            f"--sas: {value[:40]!r} is neither a file nor a SAS token, which begins with SharedAccessSignature"
+        ) from error
     except UnicodeDecodeError as error:
         raise InvalidArgument("--sas: this is no SAS token") from error
 
@@ -237,15 +248,9 @@ def _print_story(body: Mapping[str, Any], *, would: bool) -> None:
     for name in ("at", "event", "actor", "trackingId", "code", "reason"):
         if name in body:
             print(f"  {name:<12} {plain(str(body[name]))}")
-    for assumption in body.get("assumptions", ()):
-        print(f"  assumed      {assumption}")
-    for index, enrollment in enumerate(body.get("enrollments", ())):
-        label = "enrollments" if index == 0 else ""
-        text = "{kind} {id} ({attestationType}, {provisioningStatus}, by {origin})".format_map(enrollment)
-        print(f"  {label:<12} {plain(text)}")
-    if not body.get("enrollments", True):
-        print("  enrollments  none claims this request")
-    print(f"\n{bold}checks{plain_again}")
+    _print_enrollments(body)
+    if body["trace"]:
+        print(f"\n{bold}checks{plain_again}")
     for check in body["trace"]:
         clause = f"  [{check['clause']}]" if check["clause"] else ""
         print(plain(f"  {'ok  ' if check['passed'] else 'FAIL'}  {check['check']}: {check['finding']}{clause}"))
@@ -254,6 +259,19 @@ def _print_story(body: Mapping[str, Any], *, would: bool) -> None:
         print(f"\n{bold}what it means{plain_again}")
         for name in ("meaning", "causes", "mending"):
             print(f"  {name:<8} {body['advice'][name]}")
+
+
+def _print_enrollments(body: Mapping[str, Any]) -> None:
+    if "enrollments" not in body and "enrollmentId" in body:
+        print(plain(f"  enrollment   {body['enrollmentKind']} {body['enrollmentId']}"))
+    for assumption in body.get("assumptions", ()):
+        print(f"  assumed      {assumption}")
+    for index, enrollment in enumerate(body.get("enrollments", ())):
+        label = "enrollments" if index == 0 else ""
+        text = "{kind} {id} ({attestationType}, {provisioningStatus}, by {origin})".format_map(enrollment)
+        print(f"  {label:<12} {plain(text)}")
+    if not body.get("enrollments", True) and "registration" not in body:
+        print("  enrollments  none claims this request")
 
 
 def _print_hubs(body: Mapping[str, Any], bold: str, plain_again: str) -> None:
@@ -269,11 +287,13 @@ def _print_hubs(body: Mapping[str, Any], bold: str, plain_again: str) -> None:
 
 
 def _headline(body: Mapping[str, Any], *, would: bool) -> str:
-    who, outcome = body.get("registrationId", "the request"), body["outcome"]
+    who, outcome = body.get("registrationId") or body.get("enrollmentId", "the request"), body["outcome"]
     verb = "would be" if would else "was"
     if outcome in _ASSIGNED:
         where = f" to {body['hub']}" if body.get("hub") else ""
         return f"{who} {verb} {outcome}{where}"
+    if outcome == Outcome.REFUSED and any(check["check"] == "evidence-not-given" for check in body["trace"]):
+        return f"whether {who} would be assigned cannot be told"
     if outcome == Outcome.REFUSED:
         return f"{who} {verb} refused with {body.get('code')}"
-    return f"{who}: {outcome}" if outcome == "done" else f"{who} {verb} {outcome}"
+    return f"{who}: {body['event']}" if outcome == "done" else f"{who} {verb} {outcome}"

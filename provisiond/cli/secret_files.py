@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from provisiond.attestation.x509 import load_certificate
+from provisiond.attestation.x509 import load_certificate, load_certificates
 from provisiond.errors import InvalidArgument, MalformedRequest
 from provisiond.protocols.json_body import parse_json
 
@@ -26,6 +26,14 @@ def read_certificate(path: Path) -> bytes:
     """
     try:
         return load_certificate(read_bytes(path))
+    except InvalidArgument as error:
+        raise InvalidArgument(f"{path}: {error}") from error
+
+
+def read_certificates(path: Path) -> tuple[bytes, ...]:
+    """The certificates in a PEM file, in its order, or the one in a DER file, as DER; raises as `read_certificate`."""
+    try:
+        return load_certificates(read_bytes(path))
     except InvalidArgument as error:
         raise InvalidArgument(f"{path}: {error}") from error
 
@@ -56,7 +64,7 @@ def read_tpm_public(value: str, option: str) -> bytes:
     except OSError:  # base64 is too long for a file name
         is_file = False
     if not is_file:
-        return _decode(value.encode(), f"{option}, which is no file,")
+        return _decode(value.encode(), f"{option} {value[:40]!r}, which is no file")
     data = read_bytes(path)
     size_bytes = int.from_bytes(data[:2])
     return data if len(data) > 2 and len(data) == 2 + size_bytes else _decode(data, value)

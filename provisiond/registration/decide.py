@@ -90,9 +90,8 @@ def refuse(
     fault: DeviceFault | ServerFault, *, claimed_id: RegistrationId, event: str, context: Context, trace: Trace
 ) -> Decision:
     """The decision that answers with an error: a code and a tracking id for the device, everything for the operator."""
-    finding = getattr(fault, "finding", type(fault).__name__)
-    if not trace.ends_with_failure(finding, str(fault)):
-        trace.failed(finding, str(fault), getattr(fault, "clause", ""))
+    if not trace.ends_with_failure(fault.finding, str(fault)):
+        trace.failed(fault.finding, str(fault), getattr(fault, "clause", ""))
     error = ErrorBody(
         code=fault.code, message=fault.public_message, tracking_id=context.tracking_id, timestamp=context.now
     )

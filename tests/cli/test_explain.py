@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+from dataclasses import replace
 from datetime import timedelta
 from hashlib import sha256
 
@@ -10,12 +11,13 @@ import pytest
 from provisiond.attestation.sas_token import generate_sas_token
 from provisiond.attestation.symmetric_key import derive_device_key
 from provisiond.attestation.tpm import derive_registration_id
-from provisiond.model import AuditRecord, Check
+from provisiond.model import AuditRecord, Check, EnrollmentKind
 from provisiond.ports import Write
 from provisiond.store import SqliteStore
 from tests.attestation import tpm_vectors
 from tests.certificates import make_ca, make_leaf
 from tests.fakes_decision import NOW
+from tests.store.records import make_registration
 
 KEY = base64.b64encode(b"k" * 32).decode()
 ACTIVATION = tpm_vectors.load()["azure_activation"][0]
@@ -153,6 +155,42 @@ def test_a_group_key_device_is_judged_by_its_derived_key(gateway, key_file):
     assert "compute-device-key" in body["advice"]["mending"]
 
 
+def test_a_device_of_a_group_is_taken_to_hold_the_key_that_is_derived_for_it(gateway, key_file):
+    gateway("enrollment-group", "create", "line-4", "--primary-key-file", key_file)
+    refused = gateway("explain", "--registration-id", "pump-3", expect=5).json
+    assert "--sas" in refused["reason"]  # nobody knows yet which kind of device it will be
+    gateway.store(make_registration("pump-3", enrollment_kind=EnrollmentKind.GROUP, enrollment_id="line-4"))
+    body = gateway("explain", "--registration-id", "pump-3").json
+    assert body["assumptions"] == ["the device holds the key that is derived from the primary key of group line-4"]
+    gateway("enrollment-group", "disable", "line-4")
+    assert gateway("explain", "--registration-id", "pump-3", expect=5).json["outcome"] == "disabled"
+
+
+@pytest.mark.parametrize("intermediates", [0, 1])
+def test_a_device_of_a_ca_is_taken_to_present_what_it_registered_with(gateway, tmp_path, intermediates):
+    root = make_ca("Acme Root")
+    issuer = make_ca("Acme Line 4", root) if intermediates else root
+    (tmp_path / "root.pem").write_bytes(root.pem)
+    leaf = make_leaf("sensor-7", issuer)
+    gateway("enrollment-group", "create", "acme", "--certificate-path", tmp_path / "root.pem")
+    registration = make_registration("sensor-7", enrollment_kind=EnrollmentKind.GROUP, enrollment_id="acme")
+    gateway.store(replace(registration, certificate_der=leaf.der))
+    shown = gateway("explain", "--registration-id", "sensor-7", expect=5 if intermediates else 0)
+    assert shown.json["wouldBeAssigned"] is not bool(intermediates)
+    text = gateway("explain", "--registration-id", "sensor-7", "-o", "table", expect=shown.exit_code).stdout
+    assert text.startswith("whether sensor-7 would be assigned cannot be told") is bool(intermediates)
+    if intermediates:  # what a device sends besides its certificate is not kept
+        assert "group acme has let it in" in shown.json["reason"] and "--certificate-path" in shown.json["reason"]
+
+
+def test_what_an_operator_did_is_told_under_its_tracking_id_too(enrolled):
+    enrolled("enrollment-group", "create", "line-4")
+    record = enrolled.audit()[-1]
+    text = enrolled("explain", "--tracking-id", record.tracking_id, "-o", "table").stdout
+    assert text.startswith("line-4: enrollment-group.create\n")
+    assert "enrollment   group line-4" in text and "checks" not in text
+
+
 def test_nothing_is_written(enrolled):
     file = enrolled.directory / "state/provisiond.db"
     records = len(enrolled.audit())
@@ -210,6 +248,10 @@ def test_a_person_reads_a_story(enrolled):
         (["--registration-id", "a", "--tracking-id", "b"], "give --registration-id, or --tracking-id"),
         (["--registration-id", "a b"], "registration id 'a b' is not"),
         (["--registration-id", "a", "--sas", "SharedAccessSignature x", "--ek", "AA=="], "give one of"),
+        (["--registration-id", "a", "--ek-certificate", "ek.pem"], "go with --endorsement-key"),
+        (["--tracking-id", "a", "--sas", "SharedAccessSignature x"], "what was presented then"),
+        (["--registration-id", "a", "--sas", "nonsense"], "begins with SharedAccessSignature"),
+        (["--registration-id", "a", "--certificate-path", __file__], "test_explain.py: there is no certificate"),
     ],
 )
 def test_what_cannot_be_explained_is_a_usage_error(enrolled, arguments, said):

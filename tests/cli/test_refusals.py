@@ -13,7 +13,7 @@ PROJECT = Path(__file__).parents[2]
 SOURCE = "\n".join(
     path.read_text() for path in sorted((PROJECT / "provisiond").rglob("*.py")) if path.parent.name != "hubs"
 )
-LITERAL = set(re.findall(r'finding(?:: ClassVar\[str\])?\s*=\s*"([a-z0-9-]+)"', SOURCE))
+LITERAL = set(re.findall(r'finding(?:: str)?\s*=\s*"([a-z0-9-]+)"', SOURCE))
 # Findings that are chosen at run time stand as strings in the code around.
 CHOSEN = set(re.findall(r'"((?:challenge-other|challenge-|crl-|quote-pcr-)[a-z-]+)"', SOURCE))
 PATTERNS = set(re.findall(r'finding=f"([^"]*\{[^"]*)"', SOURCE))

@@ -51,7 +51,7 @@ def test_a_storage_root_key_and_a_pcr_policy_go_with_it_and_come_off_again(gatew
     ("arguments", "said"),
     [
         (["--attestation-type", "tpm"], "needs --endorsement-key"),
-        (["--endorsement-key", "?"], "--endorsement-key, which is no file,: not base64"),
+        (["--endorsement-key", "?"], "--endorsement-key '?', which is no file: not base64"),
         (["--endorsement-key", STORAGE_TEXT], "follows no known template"),
         (["--endorsement-key", KEY_TEXT, "--storage-root-key", KEY_TEXT], "storage root key"),
         (["--endorsement-key", KEY_TEXT, "--pcr-policy", "{}x"], "--pcr-policy"),
