@@ -7,9 +7,12 @@ fail() {
   exit 1
 }
 
-# need_debian COMMAND:PACKAGE...: installs the packages whose command is missing, or says which they are.
+# need_debian COMMAND:PACKAGE...: installs the packages whose command is missing, or says which they are; what the
+# Python environment needs is among them, so that all of it is said at once.
 need_debian() {
-  local pair missing=()
+  local pair python missing=()
+  python=$(find_python)
+  has_venv "$python" || missing+=("$(venv_package "$python")")
   export PATH="$PATH:/usr/sbin" # mosquitto lives there, and it is not on every user's path
   for pair in "$@"; do
     command -v "${pair%%:*}" >/dev/null || missing+=("${pair##*:}")
@@ -51,18 +54,30 @@ find_python() {
   fail "Python 3.11 or newer is needed. On Debian 12, as root: apt-get install python3 python3-venv"
 }
 
+has_venv() {
+  "$1" -c 'import ensurepip, venv' 2>/dev/null
+}
+
+version_of() {
+  "$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])'
+}
+
+venv_package() {
+  printf 'python%s-venv\n' "$(version_of "$1")"
+}
+
 # make_environment DIRECTORY [PYTHON]: a virtual environment with provisiond (editable) and its development tools.
 # Brought up to date when pyproject.toml or the interpreter changes.
 make_environment() {
   local directory=$1 python version stamp
   python=${2:-$(find_python)}
-  version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+  version=$(version_of "$python")
   stamp="$version $(sha256sum <pyproject.toml)"
   if [ "$(cat "$directory/provisiond.stamp" 2>/dev/null)" = "$stamp" ]; then
     return
   fi
   printf 'Making %s with Python %s\n' "$directory" "$version" >&2
-  "$python" -c 'import ensurepip, venv' 2>/dev/null || install_debian "python$version-venv"
+  has_venv "$python" || install_debian "$(venv_package "$python")"
   [ -x "$directory/bin/python$version" ] || rm -rf "$directory"
   "$python" -m venv "$directory"
   "$directory/bin/python" -m pip install --quiet --upgrade "pip>=25.1" >&2 # the first with --group
