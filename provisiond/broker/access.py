@@ -2,14 +2,14 @@
 
 | role     | publishes                                       | subscribes                                  |
 |----------|-------------------------------------------------|---------------------------------------------|
-| dps      | anything under `$dps/registrations/`            | `$dps/registrations/res/#`                  |
+| dps      | anything under `$dps/`                          | `$dps/registrations/res/#`                  |
 | native   | `provisiond/v1/{id}/req/{op}/{rid}`, its own id | `provisiond/v1/{id}/res/#`, or less of it   |
 | iothub   | its own events, twin requests, method answers   | what its hub says to it                     |
 | operator | `provisiond/v1/_operator/req/…`                 | telemetry, events, status, its answers      |
 
-An operation that does not exist under `$dps/registrations/` is for the protocol to answer; a topic outside is not a
-request at all. Delivery is by connection: who provisions hears its replies whether it subscribed or not, and a
-subscription decides only the QoS; the others hear what they have subscribed to.
+An operation that does not exist under `$dps/` is for the protocol to answer; a topic outside is not a request at all.
+Delivery is by connection: who provisions hears its replies whether it subscribed or not, and a subscription decides
+only the QoS; the others hear what they have subscribed to.
 """
 
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ from provisiond.model import Connection, Role
 from provisiond.protocols import iothub, operator
 from provisiond.protocols.topic_filters import is_filter, matches
 
-DPS_PREFIX: Final = "$dps/registrations/"
+DPS_PREFIX: Final = "$dps/"
 DPS_REPLY_FILTER: Final = "$dps/registrations/res/#"
 REFUSED: Final = 0x80
 """SUBACK return code for a filter that is not granted (MQTT 3.1.1 3.9.3)."""

@@ -192,6 +192,12 @@ def test_an_unknown_operation_is_answered_with_404(path):
     assert caught.value.status == 404
 
 
+@pytest.mark.parametrize("topic", ["$dps/PUT/iotdps-register/?$rid=1", "$dps/other/x/?$rid=1"])
+def test_a_topic_beside_registrations_is_an_unknown_operation_too(topic):
+    with pytest.raises(UnknownOperation):
+        parse(topic)
+
+
 @pytest.mark.parametrize(
     ("query", "echo"),
     [
