@@ -130,7 +130,7 @@ def check_common_name(certificate: x509.Certificate, claimed_id: RegistrationId)
     name = read_common_name(certificate)
     if name.key != claimed_id.key:
         raise AttestationError(
-            f"the certificate's common name is {name.text}, the device says that it is {claimed_id}",
+            f"the certificate's common name is {name.text}, the registration id {claimed_id}",
             finding="common-name-mismatch",
             clause="Azure DPS X.509 attestation: common name = registration id",
         )

@@ -12,6 +12,7 @@ from typing import Final
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes
 from cryptography.x509 import verification
 
 from provisiond.attestation import certificate_extensions as rules
@@ -30,6 +31,7 @@ Path = tuple[x509.Certificate, ...]
 
 _CLAUSE: Final = "RFC 5280 6.1"
 _CACHED_ANCHORS: Final = 512  # twice the CA certificates of 100 groups, with room for their rotation; about 4 KiB each
+_BROKEN_HASHES: Final = (hashes.MD5, hashes.SHA1)
 _AGNOSTIC: Final = verification.Criticality.AGNOSTIC
 _NON_CRITICAL: Final = verification.Criticality.NON_CRITICAL
 
@@ -201,10 +203,12 @@ def explain_failure(
 
     Returns:
         findings `issuer-missing`, `issuer-lookalike` (same name, other key), `issuer-unusable` (validity, key or
-        extensions of the issuer, kind of signature), or `failure` itself. Where another issuer of the name led
-        further up and still to no anchor, what was wrong with the one that was passed over.
+        extensions of the issuer, kind of signature), or `failure` itself: no certificate is at fault on the way to an
+        anchor, so it is the path as a whole. Where another issuer of the name led further up and still to no anchor,
+        what was wrong with the one that was passed over.
     """
-    candidates = [*map(parse_anchor, sorted(anchors_der)), *unverified_issuers]
+    anchors = [parse_anchor(anchor_der) for anchor_der in sorted(anchors_der)]
+    candidates = [*anchors, *unverified_issuers]
     certificate, passed_over = leaf, failure
     while certificate is leaf or certificate.subject != certificate.issuer:
         issuers = [candidate for candidate in candidates if candidate.subject == certificate.issuer]
@@ -215,6 +219,8 @@ def explain_failure(
             return next(filter(None, faults))
         passed_over = next(filter(None, faults), passed_over)
         certificate = issuers[faults.index(None)]
+        if certificate in anchors:
+            return failure
         candidates.remove(certificate)
     return passed_over
 
@@ -244,6 +250,10 @@ def _fault_of(issuer: x509.Certificate, certificate: x509.Certificate, now: date
 
 def _check_signature(certificate: x509.Certificate, issuer: x509.Certificate, name: str) -> None:
     with reading(f"the signature on {describe_name(certificate.subject)}"):
+        hash_algorithm = certificate.signature_hash_algorithm
+        if isinstance(hash_algorithm, _BROKEN_HASHES):
+            reason = f"the signature on {describe_name(certificate.subject)} is made with {hash_algorithm.name.upper()}"
+            raise AttestationError(f"{reason}; SHA-256 or a longer one is needed", finding="issuer-unusable")
         try:
             certificate.verify_directly_issued_by(issuer)
         except InvalidSignature as error:

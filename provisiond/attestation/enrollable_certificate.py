@@ -87,12 +87,23 @@ def load_certificates(pem_or_der: bytes) -> tuple[bytes, ...]:
     try:
         with reading("the certificate"):
             if _PEM_MARK in pem_or_der:
-                certificates = x509.load_pem_x509_certificates(pem_or_der)
+                certificates = _load_pem(pem_or_der)
             else:
                 certificates = [x509.load_der_x509_certificate(pem_or_der)]
             return tuple(certificate.public_bytes(Encoding.DER) for certificate in certificates)
     except AttestationError as error:
         raise InvalidArgument(str(error)) from error
+
+
+def _load_pem(pem: bytes) -> list[x509.Certificate]:
+    try:
+        return x509.load_pem_x509_certificates(pem)
+    except ValueError as error:
+        if "PEM" not in str(error):
+            raise
+        # The library's words are about its documentation.
+        reason = "the PEM text is damaged, or ends before -----END CERTIFICATE-----"
+        raise AttestationError(reason, finding="certificate-malformed") from error
 
 
 def check_enrollable_client_certificate(

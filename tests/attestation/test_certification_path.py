@@ -3,6 +3,7 @@
 import pytest
 from cryptography import x509
 
+from provisiond.attestation.certificate import parse_certificate
 from provisiond.attestation.certification_path import build_path, build_shortest_path, explain_failure, keep_bounded
 from provisiond.errors import AttestationError
 from tests.certificates import DAY, NOW, make_ca, make_key, make_leaf
@@ -88,3 +89,27 @@ def test_a_failure_is_explained_to_the_operator(leaf, presented, finding, told):
     explained = explain_failure(leaf.certificate, parsed(*presented), [ROOT.der], NOW, failure)
     assert explained.finding == finding
     assert told in str(explained)
+
+
+def test_a_namesake_of_the_root_is_not_blamed_for_a_path_that_is_too_long():
+    top = make_ca("Top", ROOT, path_length=0)
+    below = make_ca("Below", top)
+    leaf = make_leaf("sensor", below)
+    anchors_der = [ROOT.der, *(make_ca("Root").der for _ in range(4))]  # whichever order they are tried in
+    with pytest.raises(AttestationError) as refusal:
+        build_path(leaf.certificate, parsed(below, top), anchors_der, NOW, max_authorities=5)
+    assert explain_failure(leaf.certificate, parsed(below, top), anchors_der, NOW, refusal.value) is refusal.value
+
+
+def test_a_signature_with_sha_1_is_called_that():
+    """The library makes none any more: the algorithm of a SHA-256 one is renamed, which has the same length for RSA."""
+    root = make_ca("RSA Root", key=make_key("rsa2048"))
+    sha256, sha1 = bytes.fromhex("2a864886f70d01010b"), bytes.fromhex("2a864886f70d010105")
+    leaf = parse_certificate(make_leaf("sensor", root).der.replace(sha256, sha1))
+    failure = AttestationError("as the library said", finding="path-invalid")
+    explained = explain_failure(leaf, [], [root.der], NOW, failure)
+    assert explained.finding == "issuer-unusable"
+    assert str(explained) == (
+        "the CA certificate CN=RSA Root cannot be used: "
+        "the signature on CN=sensor is made with SHA1; SHA-256 or a longer one is needed"
+    )

@@ -65,6 +65,11 @@ def test_anything_else_is_refused(content):
         load_certificates(content)
 
 
+def test_a_cut_pem_file_is_refused_in_words_of_ours():
+    with pytest.raises(InvalidArgument, match=r"^the PEM text is damaged, or ends before -----END CERTIFICATE-----$"):
+        load_certificates(ROOT.pem[:300])
+
+
 def test_a_truncated_certificate_is_refused_at_every_octet():
     for size in range(len(ROOT.der)):
         with pytest.raises(InvalidArgument):
