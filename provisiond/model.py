@@ -753,6 +753,8 @@ class Facts:
             presented ones (by name), symmetric-key groups when a SAS token was presented, TPM groups when a TPM was.
         registration: the current record of the claimed id.
         endorsement_key_owner: lower-case id of the registration that has the presented endorsement key, if any.
+        registered_group: the group that the registration says let it in, if it is still there; for polls that prove
+            nothing.
         hubs: every linked hub.
         custom_allocation: what the webhook answered, when it was asked.
     """
@@ -761,6 +763,7 @@ class Facts:
     groups: tuple[Enrollment, ...] = ()
     registration: Registration | None = None
     endorsement_key_owner: str | None = None
+    registered_group: Enrollment | None = None
     hubs: tuple[Hub, ...] = ()
     custom_allocation: CustomAllocation | None = None
 

@@ -280,6 +280,7 @@ class Pipeline:
             groups=stored.groups,
             registration=stored.registration,
             endorsement_key_owner=stored.endorsement_key_owner,
+            registered_group=stored.registered_group,
             hubs=_without(self._hubs.snapshot(), stored.draining_hubs),
         )
 

@@ -60,6 +60,7 @@ class StoredFacts:
     groups: tuple[Enrollment, ...] = ()
     registration: Registration | None = None
     endorsement_key_owner: str | None = None
+    registered_group: Enrollment | None = None
     draining_hubs: frozenset[str] = frozenset()
 
 
@@ -74,6 +75,7 @@ class FactsQuery:
         symmetric_key_groups: also return the symmetric-key groups.
         tpm_groups: also return the TPM groups.
         endorsement_key_hash: also say which registration has this endorsement key.
+        registered_group: also return the group that the registration says let it in.
     """
 
     registration_key: str
@@ -81,6 +83,7 @@ class FactsQuery:
     symmetric_key_groups: bool = False
     tpm_groups: bool = False
     endorsement_key_hash: bytes | None = None
+    registered_group: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -75,7 +75,17 @@ class FakeDecisionStore:
                 ),
                 None,
             ),
+            registered_group=self._registered_group(query),
         )
+
+    def _registered_group(self, query: FactsQuery) -> Enrollment | None:
+        registration = self.registrations.get(query.registration_key)
+        if registration is None or not query.registered_group:
+            return None
+        of_group = (
+            e for e in self.enrollments if e.kind is EnrollmentKind.GROUP and e.id == registration.enrollment_id
+        )
+        return next(of_group, None)
 
     async def commit(self, write: Write) -> None:
         if self.broken:

@@ -11,6 +11,8 @@ from provisiond.model import (
     AllocationRequest,
     AuditRecord,
     Decision,
+    Enrollment,
+    EnrollmentKind,
     ErrorBody,
     Evidence,
     Facts,
@@ -138,9 +140,10 @@ def _decide_bearer_poll(
 ) -> Decision:
     try:
         registration = _own_operation(facts.registration, request.operation_id)
-    except NotFound as fault:
+        enrollment = _letting_in(registration, facts, policy)
+    except DeviceFault as fault:
         return refuse(fault, claimed_id=request.claimed_id, event="poll", context=context, trace=trace)
-    if facts.individual is not None and not facts.individual.enabled:
+    if not enrollment.enabled:
         return Decision(
             reply=Reply(status=200, status_text=RegistrationStatus.DISABLED, registration_id=request.claimed_id.text),
             outcome=Outcome.DISABLED,
@@ -149,6 +152,20 @@ def _decide_bearer_poll(
         reply=_report(registration, request.claimed_id, facts.hubs, policy=policy, context=context, immediate=True),
         outcome=Outcome(registration.status.value),
     )
+
+
+def _letting_in(registration: Registration, facts: Facts, policy: RegistrationPolicy) -> Enrollment:
+    """The enrollment that a registration stands on now; an individual one, also one made since, before its group."""
+    enrollment = facts.individual
+    if enrollment is None and registration.enrollment_kind is EnrollmentKind.GROUP:
+        enrollment = facts.registered_group
+    if enrollment is None:
+        raise AttestationError(f"enrollment {registration.enrollment_id} is gone", finding="enrollment-unknown")
+    if enrollment.attestation_type not in policy.attestation.allowed:
+        raise AttestationError(
+            f"{enrollment.attestation_type} is not allowed on this service", finding="mechanism-not-allowed"
+        )
+    return enrollment
 
 
 def _challenge(

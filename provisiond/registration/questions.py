@@ -2,7 +2,7 @@
 
 from provisiond.attestation import x509
 from provisiond.attestation.tpm import endorsement_key_hash
-from provisiond.model import Request
+from provisiond.model import PollRequest, Request, Role
 from provisiond.ports import FactsQuery
 
 
@@ -16,4 +16,5 @@ def facts_query(request: Request) -> FactsQuery:
         symmetric_key_groups=evidence.sas_token is not None or evidence.claims_symmetric_key,
         tpm_groups=tpm is not None,
         endorsement_key_hash=None if tpm is None else endorsement_key_hash(tpm.endorsement_key),
+        registered_group=isinstance(request, PollRequest) and request.protocol is Role.NATIVE,
     )

@@ -27,7 +27,7 @@ UNION ALL
 SELECT 'draining', name, NULL, NULL, NULL FROM draining_hub
 """
 
-_FACTS_OF_HASHES: Final = f"""{_FACTS}
+_MORE_FACTS: Final = f"""{_FACTS}
 UNION ALL
 SELECT 'issuer', e.key, c.subject_hash, e.digest, NULL
     FROM enrollment_certificate c JOIN enrollment e ON e.id = c.enrollment
@@ -35,6 +35,10 @@ SELECT 'issuer', e.key, c.subject_hash, e.digest, NULL
 UNION ALL
 SELECT 'owner', key, endorsement_key_hash, NULL, NULL FROM registration
     WHERE endorsement_key_hash IN (SELECT value FROM json_each(?3))
+UNION ALL
+SELECT 'registered', e.key, r.key, e.digest, NULL
+    FROM registration r JOIN enrollment e ON e.kind = 'group' AND e.key = r.group_key
+    WHERE r.key IN (SELECT value FROM json_each(?4))
 """  # noqa: S608 - constants
 
 _GROUPS: Final = """
@@ -115,6 +119,7 @@ class FactsReader:
                 groups=self._groups(snapshot, query),
                 registration=self._registration(key, snapshot.registrations.get(key)),
                 endorsement_key_owner=snapshot.endorsement_key_owner(query),
+                registered_group=self._registered_group(snapshot, query, key),
                 draining_hubs=snapshot.draining_hubs,
             )
         except CorruptRecord as error:
@@ -149,6 +154,13 @@ class FactsReader:
             found += self._tpm
         return tuple(_sound(found))
 
+    def _registered_group(self, snapshot: "_Snapshot", query: FactsQuery, key: bytes) -> Enrollment | None:
+        group_key = snapshot.registered_groups.get(key) if query.registered_group else None
+        if group_key is None:
+            return None
+        (group,) = _sound([self._remembered[group_key][1]])
+        return group
+
 
 class _Snapshot:
     """The rows of one statement, by key."""
@@ -160,12 +172,14 @@ class _Snapshot:
         "groups_by_issuer",
         "individuals",
         "owners",
+        "registered_groups",
         "registrations",
         "wants_shared",
     )
 
     def __init__(self, connection: sqlite3.Connection, queries: Sequence[FactsQuery]) -> None:
         keys = _json_array({query.registration_key for query in queries})
+        registered = {query.registration_key for query in queries if query.registered_group}
         issuers = {issuer for query in queries for issuer in query.issuer_hashes}
         endorsement_keys = {query.endorsement_key_hash for query in queries if query.endorsement_key_hash is not None}
         self.wants_shared = any(query.symmetric_key_groups or query.tpm_groups for query in queries)
@@ -176,9 +190,11 @@ class _Snapshot:
         self.groups: dict[bytes, bytes] = {}
         self.groups_by_issuer: dict[bytes, list[bytes]] = {}
         self.owners: dict[bytes, list[bytes]] = {}
+        self.registered_groups: dict[bytes, bytes] = {}
+        more = (_hex_array(issuers), _hex_array(endorsement_keys), _json_array(registered))
         found = (
-            connection.execute(_FACTS_OF_HASHES, (keys, _hex_array(issuers), _hex_array(endorsement_keys)))
-            if issuers or endorsement_keys
+            connection.execute(_MORE_FACTS, (keys, *more))
+            if issuers or endorsement_keys or registered
             else connection.execute(_FACTS, (keys,))
         )
         for what, key, detail, digest, record in found.fetchall():
@@ -191,6 +207,9 @@ class _Snapshot:
                 self.groups_by_issuer.setdefault(detail, []).append(key)
             elif what == b"owner":
                 self.owners.setdefault(detail, []).append(key)
+            elif what == b"registered":
+                self.groups[key] = digest
+                self.registered_groups[detail] = key
             elif what == b"draining":
                 draining.append(key.decode())
             else:

@@ -7,6 +7,7 @@ from provisiond.attestation.symmetric_key import derive_device_key, generate_sas
 from provisiond.attestation.x509 import X509Limits
 from provisiond.model import (
     AttestationType,
+    EnrollmentKind,
     Evidence,
     Facts,
     Hub,
@@ -56,8 +57,14 @@ def register(facts, device="Dev-1", *, sas=None, chain=(), context=CONTEXT, poli
     return decide_register(request, facts, policy=policy, context=context)
 
 
-def facts(enrollment=None, *, groups=(), registration=None, hubs=HUBS):
-    return Facts(individual=enrollment, groups=tuple(groups), registration=registration, hubs=hubs)
+def facts(enrollment=None, *, groups=(), registration=None, registered_group=None, hubs=HUBS):
+    return Facts(
+        individual=enrollment,
+        groups=tuple(groups),
+        registration=registration,
+        registered_group=registered_group,
+        hubs=hubs,
+    )
 
 
 def assigned(enrollment=None, hubs=HUBS, **options):
@@ -288,14 +295,38 @@ def test_a_poll_after_the_enrollment_was_disabled_says_disabled():
     assert poll(assigned(), enrollment=individual("dev-1", enabled=False)).outcome is Outcome.DISABLED
 
 
-def native_poll(known, chain, enrollment, operation_id="5.op.1"):
+def native_poll(known, chain, enrollment, operation_id="5.op.1", registered_group=None, policy=POLICY):
     request = PollRequest(
         claimed_id=RegistrationId.parse("Dev-1"),
         evidence=Evidence(unverified_chain=chain, possession=Possession.TLS),
         operation_id=operation_id,
         protocol=Role.NATIVE,
     )
-    return decide_poll(request, facts(enrollment, registration=known), policy=POLICY, context=CONTEXT)
+    stored = facts(enrollment, registration=known, registered_group=registered_group)
+    return decide_poll(request, stored, policy=policy, context=CONTEXT)
+
+
+def test_a_poll_that_proves_nothing_is_answered_while_the_enrollment_lasts():
+    of_group = replace(assigned(), enrollment_kind=EnrollmentKind.GROUP, enrollment_id="line-4")
+    assert native_poll(of_group, (), None, registered_group=group("line-4")).outcome is Outcome.ASSIGNED
+    disabled = native_poll(of_group, (), None, registered_group=group("line-4", enabled=False))
+    assert (disabled.outcome, disabled.reply.registration) == (Outcome.DISABLED, None)
+    # An individual enrollment that was made since takes the device out of its group.
+    assert native_poll(of_group, (), individual("dev-1"), registered_group=group("line-4", enabled=False)).outcome is (
+        Outcome.ASSIGNED
+    )
+    disabled = native_poll(of_group, (), individual("dev-1", enabled=False), registered_group=group("line-4"))
+    assert disabled.outcome is Outcome.DISABLED
+
+
+def test_a_poll_that_proves_nothing_is_unauthorised_once_the_enrollment_is_gone():
+    of_group = replace(assigned(), enrollment_kind=EnrollmentKind.GROUP, enrollment_id="line-4")
+    assert refusal(native_poll(of_group, (), None))[0] == 401002
+    assert refusal(native_poll(assigned(), (), None, registered_group=group("line-4")))[0] == 401002
+    certificates_only = replace(
+        POLICY, attestation=replace(POLICY.attestation, allowed=frozenset({AttestationType.X509}))
+    )
+    assert refusal(native_poll(assigned(), (), individual("dev-1"), policy=certificates_only))[0] == 401002
 
 
 def test_a_certificate_that_a_registration_was_not_made_with_does_not_keep_its_device_from_polling():

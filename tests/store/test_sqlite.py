@@ -197,6 +197,22 @@ async def test_groups_are_given_only_to_those_who_asked_for_their_kind(store):
     assert [[group.id for group in facts.groups] for facts in (keys, tpms, none)] == [["keys"], ["tpms"], []]
 
 
+async def test_the_group_of_a_registration_is_given_to_those_who_ask_as_it_is_now(store):
+    query = FactsQuery(registration_key="device-1", registered_group=True)
+    await store.create_enrollment(make_group("g"), make_audit())
+    await store.create_enrollment(make_group("another"), make_audit())
+    await store.commit(make_write(enrollment_kind=GROUP, enrollment_id="G"))
+    group, unasked = (
+        facts.registered_group
+        for facts in await asyncio.gather(store.facts(query), store.facts(FactsQuery(registration_key="device-1")))
+    )
+    assert (group.id, unasked) == ("g", None)
+    await store.update_enrollment(make_group("g", etag='"2"'), if_match='"1"', audit=make_audit())
+    assert (await store.facts(query)).registered_group.etag == '"2"'
+    await store.delete_enrollment(GROUP, "g", if_match=None, audit=make_audit())
+    assert (await store.facts(query)).registered_group is None
+
+
 async def test_64_questions_at_once_share_few_statements_and_each_gets_its_own_answer(store):
     for number in range(8):
         await store.create_enrollment(make_enrollment(f"device-{number}"), make_audit())
