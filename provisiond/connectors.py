@@ -7,14 +7,14 @@ await. Every call may be made again after any failure, and must then come to the
 `docs/hub-connectors.md` explains how to write one; `provisiond.hubs.contract` holds the rules as tests.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from provisiond.errors import HubFault
-from provisiond.model import AttestationType, InitialTwin, Registration
+from provisiond.model import AttestationType, InitialTwin, Registration, Retirement
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +58,7 @@ class IdentityState:
     Args:
         enabled: the device may connect.
         used_since_change: whether the device has connected since the identity was last changed; None where the hub
-            cannot tell.
+            cannot tell. What a device has left at another hub goes once it is True.
     """
 
     enabled: bool
@@ -132,6 +132,26 @@ class HubConnector(Protocol):
     async def aclose(self) -> None:
         """Let go of connections; called once, last."""
         ...
+
+
+@runtime_checkable
+class ArrivalWatch(Protocol):
+    """What a connector may have besides, where `used_since_change` is nothing that can be read, but can be watched."""
+
+    async def watch(self, device_ids: Collection[str]) -> Collection[str]:
+        """Look out for these devices and no others from now on.
+
+        Returns:
+            Those of them that were seen to connect, or to send anything, since they were last made.
+        """
+        ...
+
+
+def retirement_reason(retirement: Retirement) -> str:
+    """Why an identity goes, in the audit log."""
+    if not retirement.grace_s:
+        return retirement.reason
+    return f"{retirement.reason}, not seen there within {retirement.grace_s} s"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -342,7 +342,9 @@ class Retirement:
         hub: name of the hub.
         device_id: at that hub.
         registration_id: whose identity it is.
-        due_at: not before; a device that moves must be able to go on where it was until it has heard of it.
+        due_at: not before.
+        grace_s: seconds that a device which has moved may take to be seen at its new hub, from when it was made there;
+            `due_at` is their end. 0: nobody is waited for.
         reason: for the operator.
     """
 
@@ -351,6 +353,7 @@ class Retirement:
     registration_id: str
     action: RetirementAction = RetirementAction.DELETE
     due_at: datetime
+    grace_s: int = 0
     reason: str = ""
 
 

@@ -3,7 +3,7 @@
 Adapters (`store/`, `broker/`, `hubs/`) implement these; tests bring small fakes.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -97,6 +97,7 @@ class Write:
         guard: an enrollment that must still be there with this etag; otherwise it is a VersionConflict.
         retire: an identity that is to go from a hub. A retirement of the identity that the registration has now, should
             there be one, is void with this write.
+        made_at: when the registration was made at its hub: what it has left elsewhere stays for its grace from then on.
     """
 
     registration: Registration | None = None
@@ -104,6 +105,7 @@ class Write:
     audit: AuditRecord | None = None
     guard: Enrollment | None = None
     retire: Retirement | None = None
+    made_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -359,6 +361,28 @@ class DeviceStore(Protocol):
         """A number that changes whenever an enrollment changes or a registration is removed, by any process."""
         ...
 
+    async def departures_of(self, registration_key: str) -> Sequence[Retirement]:
+        """What a registration still has at hubs that it is to go from."""
+        ...
+
+    async def departing_devices(self, hub_names: Collection[str]) -> frozenset[str]:
+        """Lower-case ids of the devices that are to go from any of these hubs."""
+        ...
+
+    async def list_retirements(
+        self, hub: str, *, due_by: datetime, after_device: str = "", limit: int
+    ) -> Sequence[Retirement]:
+        """As `OutboxStore.list_retirements`."""
+        ...
+
+    async def finish_retirement(self, retirement: Retirement, audit: AuditRecord) -> bool:
+        """As `OutboxStore.finish_retirement`."""
+        ...
+
+    async def note_arrivals(self, hub: str, registration_keys: Collection[str], at: datetime) -> int:
+        """As `OutboxStore.note_arrivals`."""
+        ...
+
 
 class OutboxStore(Protocol):
     """What the assigner needs of the store: the rows that are its queues. All raise StoreUnavailable."""
@@ -386,7 +410,18 @@ class OutboxStore(Protocol):
     async def list_retirements(
         self, hub: str, *, due_by: datetime, after_device: str = "", limit: int
     ) -> Sequence[Retirement]:
-        """What is to go from a hub and is due, by device id, starting after `after_device`."""
+        """What is to go from a hub and is due, by device id, starting after `after_device`.
+
+        What a device has left that waits to be made at its new hub, or was refused there, is not due: it has no other.
+        """
+        ...
+
+    async def awaited_arrivals(self, hub: str, *, limit: int) -> Sequence[Retirement]:
+        """What devices have left elsewhere that goes as soon as they were seen at this hub."""
+        ...
+
+    async def note_arrivals(self, hub: str, registration_keys: Collection[str], at: datetime) -> int:
+        """Have what these registrations have left elsewhere go now, if they are at this hub; how much that is."""
         ...
 
     async def put_retirement(self, retirement: Retirement, audit: AuditRecord | None = None) -> None:
@@ -547,7 +582,7 @@ class HubObserver(Protocol):
         ...
 
     def hub_worked(self, hub: str, *, action: str, count: int, elapsed_s: float) -> None:
-        """A call did something. `action`: `ensure`, `refuse`, `delete`, `disable`, `repair`."""
+        """A call did something. `action`: `ensure`, `refuse`, `delete`, `disable`, `repair`, `arrive`."""
         ...
 
     def hub_settled(self, registration: Registration, audit: AuditRecord) -> None:

@@ -19,6 +19,7 @@ class FakeHub:
     batch_size: int = 10
     identities: dict = field(default_factory=dict)
     disabled: set = field(default_factory=set)
+    used: set = field(default_factory=set)
     fault: Exception | None = None
     refusals: dict = field(default_factory=dict)
     before_ensure: Callable | None = None
@@ -52,7 +53,9 @@ class FakeHub:
     async def read(self, device_ids):
         self._note("read", list(device_ids))
         return {
-            device_id: IdentityState(enabled=device_id not in self.disabled)
+            device_id: IdentityState(
+                enabled=device_id not in self.disabled, used_since_change=device_id in self.used or None
+            )
             for device_id in device_ids
             if device_id in self.identities
         }

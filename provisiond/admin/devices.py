@@ -69,12 +69,14 @@ class DeviceRecord:
         enrollment: what lets it in now: the individual enrollment of its id, or the group it came by; None: nothing.
         presence: of one that has ever connected to the embedded hub.
         hub: where it is, when that is linked.
+        departures: what it still has at hubs that it has moved from.
     """
 
     registration: Registration
     enrollment: Enrollment | None = None
     presence: DevicePresence | None = None
     hub: Hub | None = None
+    departures: tuple[Retirement, ...] = ()
 
     @property
     def key(self) -> str:
@@ -149,7 +151,8 @@ class Devices:
         registration = await self._store.find_device(device_id.lower())
         if registration is None:
             raise RecordNotFound(f"there is no device {device_id}; `provisiond device list` shows those there are")
-        return (await self._records([registration]))[0]
+        (record,) = await self._records([registration])
+        return dataclasses.replace(record, departures=tuple(await self._store.departures_of(registration.key)))
 
     async def _records(self, registrations: Sequence[Registration]) -> Sequence[DeviceRecord]:
         presences = await self._store.list_presence([one.device_id.lower() for one in registrations])
@@ -325,8 +328,12 @@ class Devices:
         return Check("enrollment", True, finding, "DPS: a disabled match ends the search")
 
     async def _retire(self, device: DeviceRecord, action: RetirementAction) -> Retirement | None:
-        """At a hub that has identities of its own, this one has to go as well; the service sees to it."""
+        """At a hub that has identities of its own, this one has to go as well; the service sees to it.
+
+        Wherever the device is: what it has left at hubs that it has moved from goes now.
+        """
         if device.is_embedded:
+            await self._store.expedite_retirements(device.registration.registration_id, self._clock.now())
             return None
         return await order_retirement(device.registration, action, store=self._store, now=self._clock.now())
 

@@ -3,6 +3,7 @@
 assigner.py   one task a hub, and the count of who has how many
 worker.py     one hub: the loop, retirement, probes, what others hear of it
 maker.py      what waits to be made
+arrivals.py   who has come from another hub, and was seen at this one
 reconciler.py what the hub has forgotten
 desk.py       the connector under its deadline, the store, the words for the audit log
 limits.py     bounds

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Mapping
 from typing import Final
 
+from provisiond.assigner.arrivals import Arrivals
 from provisiond.assigner.desk import Desk
 from provisiond.assigner.limits import AssignerLimits
 from provisiond.assigner.maker import Maker
@@ -106,6 +107,7 @@ class Assigner:
             board=self._board,
             claims=self._claims,
             maker=Maker(desk=desk),
+            arrivals=Arrivals(desk=desk),
             reconciler=Reconciler(desk=desk),
         )
         self._workers[name] = worker

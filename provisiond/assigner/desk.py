@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from provisiond.assigner.limits import AssignerLimits
-from provisiond.connectors import HubConnector
+from provisiond.connectors import HubConnector, retirement_reason
 from provisiond.errors import HubUnavailable
 from provisiond.model import AuditRecord, Check, Registration, RegistrationStatus, Retirement
 from provisiond.ports import Clock, Entropy, HubObserver, OutboxStore
@@ -92,7 +92,7 @@ class Desk:
             event="retire",
             registration_id=retirement.registration_id,
             outcome=f"{retirement.action.value}d",
-            reason=retirement.reason,
+            reason=retirement_reason(retirement),
             hub=self.hub,
             actor=ACTOR,
             trace=(Check("hub", True, f"{self.hub}: {retirement.device_id} {retirement.action.value}d"),),

@@ -121,10 +121,14 @@ class Maker:
             message = f"{HubRefused.public_message} (tracking id {audit.tracking_id})"
             settled = replace(settled, error_code=HubRefused.code, error_message=message)
             audit = replace(audit, code=HubRefused.code)
+        write = Write(
+            registration=settled,
+            expected_version=registration.version,
+            audit=audit,
+            made_at=settled.updated_at if fault is None else None,
+        )
         try:
-            await self.desk.store.commit(
-                Write(registration=settled, expected_version=registration.version, audit=audit)
-            )
+            await self.desk.store.commit(write)
         except VersionConflict:
             await self.desk.take_back(registration)
         else:

@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+from provisiond.assigner.arrivals import Arrivals
 from provisiond.assigner.desk import Desk
 from provisiond.assigner.health import HubHealth, answered, failed, measured
 from provisiond.assigner.maker import Maker
@@ -33,6 +34,7 @@ class HubWorker:
     board: HubBoard
     claims: HubClaims
     maker: Maker
+    arrivals: Arrivals
     reconciler: Reconciler
     health: HubHealth = field(default_factory=HubHealth)
     _woken: asyncio.Event = field(default_factory=asyncio.Event)
@@ -82,6 +84,7 @@ class HubWorker:
         busy = False
         try:
             await self._probe()
+            await self.arrivals.step()
             busy = await self.maker.step()
             busy |= await self._retire()
             await self.reconciler.step()

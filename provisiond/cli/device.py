@@ -238,6 +238,7 @@ def _to_json(device: DeviceRecord, settings: Settings, *, running: bool) -> dict
         presence=device.presence,
         running=running,
         watched=device.registration.hub not in elsewhere,
+        departures=device.departures,
     )
 
 

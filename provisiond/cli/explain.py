@@ -4,7 +4,7 @@ import asyncio
 import re
 import sys
 from base64 import b64decode
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -23,8 +23,9 @@ from provisiond.cli.secret_files import read_bytes, read_certificates, read_tpm_
 from provisiond.cli.session import Config, command, load
 from provisiond.daemon import service_policy
 from provisiond.errors import InvalidArgument, RecordNotFound
-from provisiond.model import EnrollmentKind, Hub, Outcome
+from provisiond.model import EnrollmentKind, Hub, Outcome, Retirement
 from provisiond.ports import FactsQuery, StoredFacts
+from provisiond.protocols.device_api import departure_to_json
 from provisiond.protocols.service_api import registration_to_json
 from provisiond.settings import Settings
 from provisiond.store import SqliteStore
@@ -111,12 +112,16 @@ async def _show_future(
         clock=SystemClock(),
         entropy=SystemEntropy(),
     )
+    departures: Sequence[Retirement] = ()
     if settings.database_file.exists():
         async with await _open(settings) as store:
             explanation = await decide(store=store, hubs=await _hubs(settings, store))
+            departures = await store.departures_of(claimed_id.key)
     else:  # nobody is enrolled yet, which is an answer as well
         explanation = await decide(store=_EmptyStore(), hubs=settings.linked_hubs())
     body = _future_body(explanation)
+    if departures:
+        body["leaving"] = [departure_to_json(departure) for departure in departures]
     if resolve_format(output) is OutputFormat.TABLE:
         _print_story(body, would=True)
     else:
@@ -272,6 +277,9 @@ def _print_enrollments(body: Mapping[str, Any]) -> None:
         print(f"  {label:<12} {plain(text)}")
     if not body.get("enrollments", True) and "registration" not in body:
         print("  enrollments  none claims this request")
+    for departure in body.get("leaving", ()):
+        seen = ", or until it was seen at its new hub" if departure["orOnceSeenAtItsNewHub"] else ""
+        print(plain(f"  leaving      {departure['hub']}, where it is let in until {departure['until']}{seen}"))
 
 
 def _print_hubs(body: Mapping[str, Any], bold: str, plain_again: str) -> None:

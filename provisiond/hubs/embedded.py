@@ -21,6 +21,7 @@ from provisiond.hubs.audience import Audience
 from provisiond.hubs.background import Background
 from provisiond.hubs.cloud_messages import CloudMessages
 from provisiond.hubs.commands import DeviceCommands
+from provisiond.hubs.departures import Departures
 from provisiond.hubs.judge import AccessJudge
 from provisiond.hubs.sessions import MethodResult, Session, Sessions
 from provisiond.hubs.twins import Twins
@@ -87,6 +88,7 @@ class EmbeddedHub:
         self._twins = Twins(store, clock)
         self._messages = CloudMessages(store=store, clock=clock, sessions=self._sessions, background=self._background)
         self._access_changes = 0
+        self._departures = Departures(store=store, hubs=hubs, clock=clock, entropy=entropy)
         self.commands = DeviceCommands(
             store=store,
             hubs=hubs,
@@ -137,6 +139,8 @@ class EmbeddedHub:
             raise
         # No await from here to the broker's own table: a session that is entered is also closed.
         self._sessions.enter(session)
+        if not session.access.is_departing:
+            self._departures.arrived(session.access.registration.hub or "", session.access.registration.key)
         self._tell(session, "connected")
         return connection
 
@@ -231,6 +235,7 @@ class EmbeddedHub:
             await asyncio.sleep(self._look_s)
             try:
                 await self._cut_whose_access_ended()
+                await self._let_go_of_who_has_left()
             except ServerFault as error:
                 logger.warning("cannot look after the sessions now: %s", error)
             except Exception:  # a bug of ours must not let disabled devices stay connected for ever
@@ -246,6 +251,12 @@ class EmbeddedHub:
         for start in range(0, len(outdated), _JUDGED_AT_ONCE):
             batch = outdated[start : start + _JUDGED_AT_ONCE]
             await asyncio.gather(*(self._judge_again(session, changes) for session in batch))
+
+    async def _let_go_of_who_has_left(self) -> None:
+        for device_key in await self._departures.step():
+            session = self._sessions.find(device_key)
+            if session is not None:
+                await self._judge_again(session, self._access_changes)
 
     async def _judge_again(self, session: Session, changes: int) -> None:
         try:

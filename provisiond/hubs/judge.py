@@ -4,7 +4,7 @@ from provisiond.attestation import x509
 from provisiond.model import Connection, EnrollmentKind, Trace
 from provisiond.ports import Clock, DeviceStore, FactsQuery, HubDirectory
 from provisiond.registration.attest import AttestationPolicy
-from provisiond.registration.hub_access import HubAccess, HubFacts, judge_access
+from provisiond.registration.hub_access import HubAccess, HubFacts, is_here, judge_access
 
 
 class AccessJudge:
@@ -35,10 +35,13 @@ class AccessJudge:
         group = None
         if registration.enrollment_kind is EnrollmentKind.GROUP:
             group = await self._store.find_enrollment(EnrollmentKind.GROUP, registration.enrollment_id.lower())
+        hubs = self._hubs.snapshot()
+        departures = () if is_here(registration, hubs) else await self._store.departures_of(registration.key)
         return HubFacts(
             registration=registration,
             individual=stored.individual,
             group=group,
             issuers=stored.groups,
-            hubs=self._hubs.snapshot(),
+            hubs=hubs,
+            departures=tuple(departures),
         )

@@ -14,7 +14,7 @@ SIGHUP) keeps it from connecting. So disabling takes the role away first.
 import asyncio
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -25,6 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from provisiond.connectors import ConnectionTrial, HubIdentity, HubOptions, IdentityState, TrialOutcome
 from provisiond.errors import ConfigurationError, HubFault, HubRefused, HubUnauthorized, HubUnavailable
 from provisiond.hubs.dynsec import COMMANDS_MAX, Command, DynsecClient, Response
+from provisiond.hubs.mosquitto_watch import MosquittoWatch
 from provisiond.hubs.mqtt import MqttEndpoint, connect
 from provisiond.hubs.options import read_secret, resolve
 from provisiond.model import AttestationType
@@ -106,10 +107,13 @@ class MosquittoHub:
         self._ca_file = ca_file
         _ = admin.address, MqttEndpoint(url=self._device_url).address  # refused now rather than at the first device
         self._dynsec = DynsecClient(admin)
+        self._watch = MosquittoWatch(admin, client_id=f"provisiond-{secrets.token_hex(8)}", publish=options.publish)
         self._chunk = _FIRST_CHUNK
 
     async def ensure(self, identities: Sequence[HubIdentity]) -> list[HubFault | None]:
         """Make roles and clients, or bring those that are there up to date; see `connectors.HubConnector`."""
+        for identity in identities:
+            self._watch.forget(identity.device_id)
         outcomes: list[HubFault | None] = []
         start = 0
         while start < len(identities):
@@ -181,8 +185,13 @@ class MosquittoHub:
             return ConnectionTrial(outcome=TrialOutcome.UNREACHABLE, finding=str(error))
         return ConnectionTrial(outcome=TrialOutcome.ACCEPTED, finding=f"{self._device_url} accepted the connection")
 
+    async def watch(self, device_ids: Collection[str]) -> Collection[str]:
+        """`connectors.ArrivalWatch`: by the broker's log, where it can be heard, and by what devices send."""
+        return await self._watch.look(device_ids)
+
     async def aclose(self) -> None:
         """Disconnect."""
+        await self._watch.aclose()
         await self._dynsec.aclose()
 
     # --- identities --------------------------------------------------------------------------------------------------

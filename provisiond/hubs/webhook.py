@@ -19,7 +19,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
 
-from pydantic import BaseModel, ConfigDict, StrictBool, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, ValidationError
 
 from provisiond.connectors import ConnectionTrial, HubIdentity, HubOptions, IdentityState
 from provisiond.errors import (
@@ -61,6 +61,7 @@ class _State(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
     enabled: StrictBool
+    used_since_change: StrictBool | None = Field(default=None, alias="usedSinceChange")
 
 
 class _States(BaseModel):
@@ -135,7 +136,11 @@ class WebhookHub:
         except ValidationError as error:
             raise HubUnavailable('the answer to read is not {"devices": {ID: {"enabled": BOOLEAN}}}') from error
         wanted = set(device_ids)
-        return {name: IdentityState(enabled=state.enabled) for name, state in states.devices.items() if name in wanted}
+        return {
+            name: IdentityState(enabled=state.enabled, used_since_change=state.used_since_change)
+            for name, state in states.devices.items()
+            if name in wanted
+        }
 
     async def probe(self) -> None:
         """Post `probe`."""

@@ -1,8 +1,9 @@
 """A device at its hub as JSON, in the names of the Azure IoT Hub service API."""
 
+from collections.abc import Sequence
 from typing import Any
 
-from provisiond.model import DevicePresence, Enrollment, Registration
+from provisiond.model import DevicePresence, Enrollment, Registration, Retirement
 from provisiond.protocols.timestamps import format_timestamp
 
 
@@ -13,6 +14,7 @@ def device_to_json(
     presence: DevicePresence | None,
     running: bool,
     watched: bool = True,
+    departures: Sequence[Retirement] = (),
 ) -> dict[str, Any]:
     """Write a device.
 
@@ -21,6 +23,7 @@ def device_to_json(
         enrollment: what lets it in now; None when that is gone.
         presence: of a device that has ever connected to the embedded hub.
         running: whether there is a service that it could be connected to.
+        departures: what it still has at hubs that it has moved from.
         watched: whether its hub is the embedded one; of the others it is not known who is connected.
     """
     if not watched:
@@ -41,5 +44,16 @@ def device_to_json(
         "connectionStateUpdatedTime": presence and format_timestamp(presence.changed_at),
         "lastActivityTime": presence and format_timestamp(presence.last_seen_at),
         "remoteAddress": presence and presence.remote_address,
+        "leaving": [departure_to_json(departure) for departure in departures] or None,
     }
     return {name: value for name, value in fields.items() if value is not None}
+
+
+def departure_to_json(departure: Retirement) -> dict[str, Any]:
+    """Write what a device still has at a hub that it has moved from, and until when."""
+    return {
+        "hub": departure.hub,
+        "until": format_timestamp(departure.due_at),
+        "orOnceSeenAtItsNewHub": departure.grace_s > 0,
+        "reason": departure.reason,
+    }

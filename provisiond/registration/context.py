@@ -15,7 +15,7 @@ class RegistrationPolicy:
     Args:
         retry_after_s: what an unfinished operation tells the device to wait, whole seconds.
         default_allocation, default_reprovision: for enrollments that do not say.
-        retire_after_s: how long a device that moves may still use its identity at the hub that it leaves.
+        retire_after_s: how long at the most a device that moves may still use its identity at the hub that it leaves.
         unknown_pending: devices that nobody enrolled wait for an operator, instead of being refused and forgotten.
     """
 

@@ -210,6 +210,7 @@ def _assign(
         trace.passed("reprovisioning", f"stays on {hub.name}: nothing has changed")
         return _keep(existing, verified, facts, policy=policy, context=context, trace=trace)
     trace.passed("registration", f"{placed.status.value} on {hub.name}, {placed.substatus}")
+    retire = retirement(existing, placed, after_s=policy.retire_after_s, trace=trace)
     decision = _settle(
         placed,
         verified,
@@ -220,7 +221,7 @@ def _assign(
         write=placed,
         expected_version=existing.version if existing else 0,
     )
-    return replace(decision, retire=retirement(existing, placed, after_s=policy.retire_after_s))
+    return replace(decision, retire=retire)
 
 
 def _ask(verified: Verified, question: AllocationRequest, *, policy: RegistrationPolicy) -> Decision:

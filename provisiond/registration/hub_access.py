@@ -24,6 +24,7 @@ from provisiond.model import (
     Registration,
     RegistrationId,
     RegistrationStatus,
+    Retirement,
     SymmetricKeyMaterial,
     TpmMaterial,
     Trace,
@@ -32,6 +33,9 @@ from provisiond.registration.attest import AttestationPolicy
 
 EMBEDDED: Final = "embedded"
 """The type of the hubs that this service is itself."""
+
+_MOVED: Final = (RegistrationStatus.ASSIGNED, RegistrationStatus.ASSIGNING, RegistrationStatus.FAILED)
+"""Of a device that has moved: made at its new hub, waiting to be, or refused there."""
 
 _DECOY_KEYS: Final = (bytes(32), bytes([1]) * 32)
 
@@ -46,6 +50,7 @@ class HubFacts:
         group: the group that the registration names, if it names one that is still there.
         issuers: the groups whose CA could vouch for the presented certificates.
         hubs: every linked hub.
+        departures: what the registration still has at hubs that it is to go from; only looked at where it has moved.
     """
 
     registration: Registration | None = None
@@ -53,6 +58,7 @@ class HubFacts:
     group: Enrollment | None = None
     issuers: tuple[Enrollment, ...] = ()
     hubs: tuple[Hub, ...] = ()
+    departures: tuple[Retirement, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,11 +69,13 @@ class HubAccess:
         registration: its identity.
         enrollment: whose trust material proved it.
         expires_at: when its token or certificate ends, aware UTC.
+        is_departing: it has moved to another hub, and may stay until it was seen there.
     """
 
     registration: Registration
     enrollment: Enrollment
     expires_at: datetime
+    is_departing: bool = False
 
 
 def judge_access(
@@ -88,7 +96,7 @@ def judge_access(
             `endorsement-key-mismatch`, and those of `check_sas` and `attestation.x509`.
     """
     try:
-        registration = _assigned(facts, connection, trace)
+        registration = _assigned(facts, connection, now, trace)
         enrollment = _enrollment_of(registration, facts, policy, trace)
     except AttestationError:
         _equalise(connection, policy, now)
@@ -98,7 +106,18 @@ def judge_access(
     else:
         keys = device_keys(registration, enrollment, spelt=connection.claimed_id.text)
         expires_at = _check_token(connection, keys, policy, now, trace)
-    return HubAccess(registration=registration, enrollment=enrollment, expires_at=expires_at)
+    return HubAccess(
+        registration=registration,
+        enrollment=enrollment,
+        expires_at=expires_at,
+        is_departing=not is_here(registration, facts.hubs),
+    )
+
+
+def is_here(registration: Registration, hubs: Iterable[Hub]) -> bool:
+    """Whether a registration has its identity at an embedded hub."""
+    hub = next((hub for hub in hubs if hub.name == registration.hub), None)
+    return registration.status is RegistrationStatus.ASSIGNED and hub is not None and hub.type == EMBEDDED
 
 
 def device_keys(registration: Registration, enrollment: Enrollment, *, spelt: str = "") -> tuple[bytes, ...]:
@@ -126,17 +145,35 @@ def _spellings(registration: Registration, spelt: str) -> Iterable[str]:
     return dict.fromkeys(one for one in candidates if one.lower() == registration.key)
 
 
-def _assigned(facts: HubFacts, connection: Connection, trace: Trace) -> Registration:
+def _assigned(facts: HubFacts, connection: Connection, now: datetime, trace: Trace) -> Registration:
     registration = facts.registration
     if registration is None:
         raise _refused(trace, "device-unknown", f"no registration has the device id {connection.claimed_id}")
-    if registration.status is not RegistrationStatus.ASSIGNED:
-        raise _refused(trace, "device-not-assigned", f"{registration.registration_id} is {registration.status}")
-    hub = next((hub for hub in facts.hubs if hub.name == registration.hub), None)
-    if hub is None or hub.type != EMBEDDED:
-        raise _refused(trace, "hub-not-embedded", f"{registration.registration_id} is at {registration.hub}, not here")
-    trace.passed("registration", f"{registration.registration_id} is assigned to {hub.name}")
+    named = registration.registration_id
+    if is_here(registration, facts.hubs):
+        trace.passed("registration", f"{named} is assigned to {registration.hub}")
+    elif departure := _departure(registration, facts, now):
+        trace.passed(
+            "registration",
+            f"{named} has moved to {registration.hub}, and leaves {departure.hub} once it was seen there",
+        )
+    elif registration.status is not RegistrationStatus.ASSIGNED:
+        raise _refused(trace, "device-not-assigned", f"{named} is {registration.status}")
+    else:
+        raise _refused(trace, "hub-not-embedded", f"{named} is at {registration.hub}, not here")
     return registration
+
+
+def _departure(registration: Registration, facts: HubFacts, now: datetime) -> Retirement | None:
+    """What a device that has moved may still use here: it must not be locked out before it has reached its new hub."""
+    if registration.status not in _MOVED:
+        return None
+    embedded = {hub.name for hub in facts.hubs if hub.type == EMBEDDED}
+    is_made = registration.status is RegistrationStatus.ASSIGNED
+    for departure in facts.departures:
+        if departure.hub in embedded and departure.grace_s and (now < departure.due_at or not is_made):
+            return departure
+    return None
 
 
 def _enrollment_of(registration: Registration, facts: HubFacts, policy: AttestationPolicy, trace: Trace) -> Enrollment:

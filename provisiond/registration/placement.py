@@ -128,18 +128,25 @@ def is_unchanged(existing: Registration, placed: Registration) -> bool:
     return as_it_was == existing
 
 
-def retirement(existing: Registration | None, placed: Registration, *, after_s: float) -> Retirement | None:
+def retirement(
+    existing: Registration | None, placed: Registration, *, after_s: float, trace: Trace
+) -> Retirement | None:
     """What becomes of the identity at the hub that the device leaves, if it leaves one.
 
-    It stays usable for a while: a device that crashes before it has heard of the move must not be locked out.
+    It stays usable until the device was seen at its new hub, or so many seconds long after it was made there: a device
+    that crashes before it has heard of the move must not be locked out.
     """
     if existing is None or existing.hub is None or existing.hub == placed.hub:
         return None
+    trace.passed(
+        "departure", f"may go on at {existing.hub} until it was seen at {placed.hub}, for {after_s:g} s at the longest"
+    )
     return Retirement(
         hub=existing.hub,
         device_id=existing.device_id,
         registration_id=existing.registration_id,
         due_at=placed.updated_at + timedelta(seconds=after_s),
+        grace_s=int(after_s),
         reason=f"moved to {placed.hub}",
     )
 

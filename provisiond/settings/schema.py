@@ -323,8 +323,8 @@ class RegistrationSettings(Section):
     )
     retire_after_s: Annotated[Seconds, duration_within("0s", "30d")] = Field(
         default=3600.0,
-        description="How long a device that was moved may still connect to the hub that it left: one that crashed "
-        "before it heard of the move must not be locked out.",
+        description="How long a device that was moved may still connect to the hub that it left, unless it was seen at "
+        "its new one before: one that crashed before it heard of the move must not be locked out.",
     )
     webhook_ca_file: FilePath | None = Field(
         default=None,

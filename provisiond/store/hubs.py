@@ -10,10 +10,18 @@ from provisiond.model import JSONValue, RegistrationStatus, Retirement, Retireme
 from provisiond.store import rows
 
 _PUT: Final = """
-INSERT INTO retirement (hub, device_id, registration_id, action, due_at_s, reason) VALUES (?, ?, ?, ?, ?, ?)
+INSERT INTO retirement (hub, device_id, registration_id, action, due_at_s, reason, grace_s)
+    VALUES (?, ?, ?, ?, ?, ?, ?)
     ON CONFLICT (hub, device_id) DO UPDATE SET registration_id = excluded.registration_id, action = excluded.action,
-        due_at_s = excluded.due_at_s, reason = excluded.reason
+        due_at_s = excluded.due_at_s, reason = excluded.reason, grace_s = excluded.grace_s
 """
+
+_COLUMNS: Final = "hub, device_id, registration_id, action, due_at_s, reason, grace_s"
+
+_NOWHERE_ELSE: Final = """
+EXISTS (SELECT 1 FROM registration WHERE key = lower(retirement.registration_id) AND status IN ('assigning', 'failed'))
+"""
+"""Whether a device that has moved has no identity at its new hub yet."""
 
 # --- retirements -----------------------------------------------------------------------------------------------------
 
@@ -33,7 +41,7 @@ def void_retirements(connection: sqlite3.Connection, identities: Collection[tupl
 def expedite_retirements(connection: sqlite3.Connection, registration_id: str, at: datetime) -> None:
     """Make everything of a registration due at this time, if it was due later."""
     connection.execute(
-        "UPDATE retirement SET due_at_s = ?1 WHERE lower(registration_id) = lower(?2) AND due_at_s > ?1",
+        "UPDATE retirement SET due_at_s = min(due_at_s, ?1), grace_s = 0 WHERE lower(registration_id) = lower(?2)",
         (int(at.timestamp()), rows.storable(registration_id)),
     )
 
@@ -42,7 +50,7 @@ def finish_retirement(connection: sqlite3.Connection, retirement: Retirement) ->
     """Forget one that is done; False when it is not there, or not the same any more."""
     cursor = connection.execute(
         "DELETE FROM retirement WHERE hub = ? AND device_id = ? AND registration_id = ? AND action = ?"
-        " AND due_at_s = ? AND reason = ?",
+        " AND due_at_s = ? AND reason = ? AND grace_s = ?",
         _row(retirement),
     )
     return cursor.rowcount == 1
@@ -51,13 +59,71 @@ def finish_retirement(connection: sqlite3.Connection, retirement: Retirement) ->
 def list_retirements(
     connection: sqlite3.Connection, hub: str, *, due_by: datetime, after_device: str, limit: int
 ) -> list[Retirement]:
-    """Up to `limit` that are due, by device id."""
+    """Up to `limit` that are due, by device id; not of devices that have moved to where they have no identity yet."""
     found = connection.execute(
-        "SELECT hub, device_id, registration_id, action, due_at_s, reason FROM retirement"
-        " WHERE hub = ? AND device_id > ? AND due_at_s <= ? ORDER BY device_id LIMIT ?",
+        f"SELECT {_COLUMNS} FROM retirement WHERE hub = ? AND device_id > ? AND due_at_s <= ?"  # noqa: S608 - constants
+        f" AND NOT (grace_s > 0 AND {_NOWHERE_ELSE}) ORDER BY device_id LIMIT ?",
         (rows.storable(hub), rows.storable(after_device), int(due_by.timestamp()), limit),
     )
     return [_retirement(row) for row in found]
+
+
+def departures_of(connection: sqlite3.Connection, registration_key: str) -> list[Retirement]:
+    """What a registration still has at hubs that it is to go from, by hub name."""
+    found = connection.execute(
+        f"SELECT {_COLUMNS} FROM retirement WHERE lower(registration_id) = ? ORDER BY hub",  # noqa: S608 - constants
+        (rows.storable(registration_key),),
+    )
+    return [_retirement(row) for row in found]
+
+
+def departing_devices(connection: sqlite3.Connection, hub_names: Collection[str]) -> frozenset[str]:
+    """Lower-case ids of the devices that are to go from any of these hubs."""
+    found = connection.execute(
+        "SELECT lower(device_id) FROM retirement WHERE hub IN (SELECT value FROM json_each(?))",
+        (json.dumps(list(hub_names)),),
+    )
+    return frozenset(device_key.decode() for (device_key,) in found)
+
+
+def awaited(connection: sqlite3.Connection, hub: str, *, limit: int) -> list[Retirement]:
+    """Up to `limit` identities elsewhere that go as soon as their devices were seen at this hub."""
+    columns = ", ".join(f"retirement.{column}" for column in _COLUMNS.split(", "))
+    found = connection.execute(
+        f"SELECT {columns} FROM retirement JOIN registration ON registration.key = lower(retirement.registration_id)"  # noqa: S608
+        " WHERE retirement.grace_s > 0 AND registration.hub = ?1 AND retirement.hub <> ?1"
+        " AND registration.status IN ('assigned', 'assigning') LIMIT ?2",
+        (rows.storable(hub), limit),
+    )
+    return [_retirement(row) for row in found]
+
+
+def anybody_is_awaited(connection: sqlite3.Connection) -> bool:
+    """Whether any device that has moved was not seen at its new hub yet."""
+    return connection.execute("SELECT 1 FROM retirement WHERE grace_s > 0 LIMIT 1").fetchone() is not None
+
+
+def note_arrivals(connection: sqlite3.Connection, hub: str, registration_keys: Collection[str], at: datetime) -> int:
+    """Have what these registrations have left elsewhere go now: they were seen at their hub. How much that is."""
+    cursor = connection.executemany(
+        "UPDATE retirement SET due_at_s = min(due_at_s, ?1), grace_s = 0, reason = reason || ?2"
+        " WHERE grace_s > 0 AND lower(registration_id) = ?3 AND hub <> ?4 AND EXISTS"
+        " (SELECT 1 FROM registration WHERE key = ?3 AND hub = ?4 AND status = 'assigned')",
+        [
+            (int(at.timestamp()), f", seen there at {at:%Y-%m-%dT%H:%M:%SZ}", rows.storable(key), rows.storable(hub))
+            for key in registration_keys
+        ],
+    )
+    return cursor.rowcount
+
+
+def restart_grace(connection: sqlite3.Connection, hub: str, registration_key: str, at: datetime) -> None:
+    """A device was made at this hub: from now on it may take its time to be seen there."""
+    connection.execute(
+        "UPDATE retirement SET due_at_s = max(due_at_s, ? + grace_s)"
+        " WHERE grace_s > 0 AND lower(registration_id) = ? AND hub <> ?",
+        (int(at.timestamp()), rows.storable(registration_key), rows.storable(hub)),
+    )
 
 
 def _row(retirement: Retirement) -> tuple[Any, ...]:
@@ -68,17 +134,19 @@ def _row(retirement: Retirement) -> tuple[Any, ...]:
         retirement.action.value,
         int(retirement.due_at.timestamp()),
         rows.storable(retirement.reason),
+        retirement.grace_s,
     )
 
 
-def _retirement(row: tuple[bytes, bytes, bytes, bytes, int, bytes]) -> Retirement:
-    hub, device_id, registration_id, action, due_at_s, reason = row
+def _retirement(row: tuple[bytes, bytes, bytes, bytes, int, bytes, int]) -> Retirement:
+    hub, device_id, registration_id, action, due_at_s, reason, grace_s = row
     return Retirement(
         hub=hub.decode(),
         device_id=device_id.decode(),
         registration_id=registration_id.decode(),
         action=RetirementAction(action.decode()),
         due_at=datetime.fromtimestamp(due_at_s, UTC),
+        grace_s=grace_s,
         reason=reason.decode(),
     )
 

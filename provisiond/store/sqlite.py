@@ -2,7 +2,7 @@
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import datetime
@@ -234,6 +234,7 @@ class SqliteStore:
                 guard=None if write.guard is None else rows.enrollment_guard(write.guard),
                 identity=_identity_of(registration),
                 retire=write.retire,
+                made_at=write.made_at,
             )
         )
 
@@ -425,6 +426,26 @@ class SqliteStore:
         finish = partial(hubs.finish_retirement, retirement=retirement)
         finished: bool = await self._writes.call(MutationItem(apply=finish, audit=rows.audit_row(audit)))
         return finished
+
+    async def departures_of(self, registration_key: str) -> Sequence[Retirement]:
+        """What a registration still has at hubs that it is to go from; raises StoreUnavailable."""
+        return await self._look(partial(hubs.departures_of, registration_key=registration_key))
+
+    async def departing_devices(self, hub_names: Collection[str]) -> frozenset[str]:
+        """Lower-case ids of the devices that are to go from these hubs; raises StoreUnavailable."""
+        return await self._ask(partial(hubs.departing_devices, hub_names=tuple(hub_names)))
+
+    async def awaited_arrivals(self, hub: str, *, limit: int) -> Sequence[Retirement]:
+        """What goes elsewhere as soon as its device was seen at this hub; raises StoreUnavailable."""
+        return await self._ask(partial(hubs.awaited, hub=hub, limit=limit))
+
+    async def note_arrivals(self, hub: str, registration_keys: Collection[str], at: datetime) -> int:
+        """Have what these have left elsewhere go now; nearly always that is nothing. Raises StoreUnavailable."""
+        if not await self._ask(hubs.anybody_is_awaited):
+            return 0
+        note = partial(hubs.note_arrivals, hub=hub, registration_keys=tuple(registration_keys), at=at)
+        noted: int = await self._writes.call(MutationItem(apply=note))
+        return noted
 
     async def count_by_hub(self) -> Mapping[str, Mapping[RegistrationStatus, int]]:
         """Registrations by hub name and status, from counters; raises StoreUnavailable."""

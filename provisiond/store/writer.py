@@ -3,6 +3,7 @@
 import sqlite3
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from provisiond.errors import AdminError, StoreError, VersionConflict
@@ -13,7 +14,12 @@ from provisiond.store.connection import is_environmental, transaction
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecisionItem:
-    """A decision's writes, encoded. `identity`: hub and device id that the registration has with this write."""
+    """A decision's writes, encoded.
+
+    Args:
+        identity: hub and device id that the registration has with this write.
+        made_at: as in `Write`.
+    """
 
     registration: rows.RegistrationRow | None
     expected_version: int
@@ -21,6 +27,7 @@ class DecisionItem:
     guard: rows.EnrollmentGuard | None = None
     identity: tuple[str, str] | None = None
     retire: Retirement | None = None
+    made_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,6 +120,9 @@ def _store(connection: sqlite3.Connection, items: Sequence[DecisionItem]) -> Non
     if identities:
         hubs.void_retirements(connection, identities)
     hubs.put_retirements(connection, [item.retire for item in items if item.retire is not None])
+    for item in items:
+        if item.made_at is not None and item.identity is not None and item.registration is not None:
+            hubs.restart_grace(connection, item.identity[0], item.registration.key, item.made_at)
 
 
 def _owners(connection: sqlite3.Connection, decisions: Sequence[tuple[int, DecisionItem]]) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """Taking a device's access away, and proving it."""
 
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 
 import pytest
 
@@ -8,7 +9,14 @@ from provisiond.admin.devices import JUDGED, NOT_PROVED, PROVED, STILL_OPEN, Dev
 from provisiond.attestation.symmetric_key import derive_device_key
 from provisiond.connectors import ConnectionTrial, TrialOutcome
 from provisiond.errors import InvalidArgument, RecordNotFound
-from provisiond.model import DevicePresence, EnrollmentKind, Hub, ProvisioningStatus, RegistrationStatus
+from provisiond.model import (
+    DevicePresence,
+    EnrollmentKind,
+    Hub,
+    ProvisioningStatus,
+    RegistrationStatus,
+    Retirement,
+)
 from provisiond.ports import Write
 from tests.admin.conftest import HUBS
 from tests.certificates import make_leaf
@@ -200,3 +208,14 @@ async def test_a_deleted_member_of_a_group_does_not_come_back_by_itself(devices,
     await devices.delete("Dev-1")
     assert await store.get_registration("dev-1") is None
     assert await individual_status(admin, "Dev-1") is ProvisioningStatus.DISABLED
+
+
+async def test_what_a_device_has_left_elsewhere_is_shown_and_goes_when_it_is_revoked(devices, enroll, store, clock):
+    await enroll(individual("dev-1"))
+    due_at = clock.now() + timedelta(hours=1)
+    left = Retirement(hub="far", device_id="dev-1", registration_id="dev-1", due_at=due_at, grace_s=3600)
+    await store.put_retirement(left)
+    assert (await devices.get_device("dev-1")).departures == (replace(left, due_at=due_at.replace(microsecond=0)),)
+    await devices.disable("dev-1")
+    (gone,) = await store.list_retirements("far", due_by=clock.now(), limit=10)
+    assert gone.grace_s == 0

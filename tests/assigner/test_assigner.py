@@ -273,6 +273,77 @@ async def test_a_hub_that_is_down_retires_when_it_is_back(store, log):
         await log.until(lambda: log.total("a", "delete") == 1)
 
 
+# --- devices that have moved here ---
+
+
+class Watching(FakeHub):
+    """One that is told whom to look out for, and has seen whom the test says."""
+
+    seen = frozenset()
+
+    async def watch(self, device_ids):
+        self._note("watch", list(device_ids))
+        return self.seen & set(device_ids)
+
+
+async def until_gone(store, log, key="d"):
+    """Wait until a registration has nothing at hubs that it has left."""
+    async with asyncio.timeout(10):
+        while await store.departures_of(key):  # noqa: ASYNC110 - the row of another hub, which nobody works on here
+            await asyncio.sleep(0.01)
+
+
+async def move(store, *, status=ASSIGNING, seconds=3600):
+    await store.put_retirement(replace(retirement(seconds=seconds, hub="old"), grace_s=3600))
+    await reserve(store, "d", status=status)
+
+
+async def test_what_a_device_has_left_goes_once_it_was_seen_at_its_new_hub(store, log):
+    old, new = FakeHub(), Watching()
+    await old.ensure([make_identity("d")])
+    await move(store)
+    async with working(store, log, replace(QUICK, arrival_interval_s=0.02), old=old, a=new):
+        await new.until(lambda: new.count("ensure") and new.count("watch") > 3)
+        names = [name for name, _ in new.calls]
+        assert names.index("watch") < names.index("ensure")  # it may connect at once
+        assert list(old.identities) == ["d"]
+        new.seen = frozenset({"d"})
+        await until_gone(store, log)
+    assert old.identities == {}
+    (reason,) = [record.reason for _, record in await store.list_audit(limit=100) if record.event == "retire"]
+    assert ", seen there at " in reason
+
+
+async def test_a_hub_that_can_be_read_may_say_who_was_there(store, log):
+    hub = FakeHub(used={"d"})
+    await move(store, status=ASSIGNED)
+    await hub.ensure([make_identity("d")])
+    async with working(store, log, a=hub, old=FakeHub()):
+        await until_gone(store, log)
+
+
+async def test_what_a_device_has_left_goes_at_the_deadline_where_nobody_can_see_it(store, log):
+    await move(store, status=ASSIGNED, seconds=-1)
+    async with working(store, log, a=FakeHub(), old=FakeHub()):
+        await until_gone(store, log)
+    (reason,) = [record.reason for _, record in await store.list_audit(limit=100) if record.event == "retire"]
+    assert reason.endswith("not seen there within 3600 s")
+
+
+async def test_nothing_goes_while_the_new_hub_is_down_and_the_grace_begins_when_it_is_back(store, log):
+    old, new = FakeHub(), FakeHub(fault=down())
+    await old.ensure([make_identity("d")])
+    await move(store, seconds=-1)
+    async with working(store, log, a=new, old=old):
+        await log.until(lambda: "a" in log.views and not log.views["a"].healthy)
+        assert (list(old.identities), await status(store, "d")) == (["d"], ASSIGNING)
+        new.fault = None
+        await log.until(lambda: log.total("a", "ensure") == 1)
+        (left,) = await store.departures_of("d")
+        assert left.due_at > datetime.now(UTC) + timedelta(seconds=3500)
+    assert list(old.identities) == ["d"]
+
+
 # --- drift ---
 
 

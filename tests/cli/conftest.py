@@ -50,13 +50,15 @@ class Gateway:
         assert "Traceback" not in ended.stderr
         return ended
 
-    def store(self, *registrations) -> None:
-        """Put registration records into the database, as the daemon would."""
+    def store(self, *registrations, retire=None) -> None:
+        """Put registration records into the database, as the daemon would, and what one of them has left behind."""
 
         async def commit():
             async with await SqliteStore.open(self.directory / "state/provisiond.db") as store:
                 for registration in registrations:
-                    await store.commit(Write(registration=registration))
+                    await store.commit(Write(registration=registration, expected_version=registration.version - 1))
+                if retire is not None:
+                    await store.put_retirement(retire)
 
         asyncio.run(commit())
 

@@ -1,9 +1,11 @@
 """`provisiond device` on a database whose daemon does not run; with one, tests/system has the whole story."""
 
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 
+from provisiond.model import Retirement
 from tests.embedded_hub.gateway import make_registration
 from tests.enrollment_factory import group, individual
 
@@ -39,6 +41,21 @@ def test_a_device_is_shown_by_its_device_id(devices):
     shown = devices("device", "show", "pump-7").json
     assert (shown["registrationId"], shown["hub"], shown["assignedHub"]) == ("Dev-1", "one", "one.test")
     assert devices("device", "show", "Dev-1", expect=3).stderr
+
+
+def test_what_a_device_has_left_at_another_hub_is_shown_and_explained(devices):
+    due_at = datetime(2026, 9, 1, tzinfo=UTC)
+    left = Retirement(hub="far", device_id="Pump-7", registration_id="Dev-1", due_at=due_at, grace_s=60, reason="moved")
+    devices.store(replace(make_registration(individual("Dev-1", device_id="Pump-7"), "Dev-1"), version=2), retire=left)
+    (shown,) = devices("device", "show", "pump-7").json["leaving"]
+    assert (shown["hub"], shown["until"], shown["orOnceSeenAtItsNewHub"]) == (
+        "far",
+        "2026-09-01T00:00:00.0000000Z",
+        True,
+    )
+    assert devices("explain", "--registration-id", "Dev-1").json["leaving"] == [shown]
+    told = devices("explain", "--registration-id", "Dev-1", "-o", "table").stdout
+    assert "far, where it is let in until 2026-09-01" in told
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from provisiond.attestation.symmetric_key import derive_device_key, generate_sas_token
-from provisiond.model import EnrollmentKind, InitialTwin, Substatus, TpmMaterial
+from provisiond.model import EnrollmentKind, InitialTwin, Retirement, Substatus, TpmMaterial
 from provisiond.protocols import iothub, operator
 from provisiond.protocols.operator import Disconnect, GetTwin, InvokeMethod, SendMessage, TwinProperties, UpdateTwin
 from tests.certificates import make_ca, make_leaf
@@ -64,6 +64,57 @@ async def test_everybody_else_hears_the_same_refusal(enrolled):
     assert await gateway.is_refused("Disabled-1", key=PRIMARY_KEY)
     assert await gateway.is_refused("Elsewhere-1", key=PRIMARY_KEY)
     assert len(gateway.observer.refused) == 7
+
+
+async def move_away(gateway, *, seconds=3600, grace_s=3600):
+    """The device was assigned to a hub of somebody else; what it has here stays for a while."""
+    due_at = datetime.now(UTC) + timedelta(seconds=seconds)
+    retire = Retirement(hub="one", device_id="Dev-1", registration_id="Dev-1", due_at=due_at, grace_s=grace_s)
+    await gateway.store.put_retirement(retire)
+    await gateway.register(individual("Dev-1"), "Dev-1", hub="mosquitto-7")
+
+
+async def test_a_device_that_has_moved_away_stays_until_it_was_seen_at_its_new_hub(enrolled, make_gateway):
+    await move_away(enrolled)
+    async with dev_1(enrolled) as device, enrolled.operator(ALL_EVENTS) as listener:
+        await device.publish("devices/Dev-1/messages/events/", b"still here", qos=1)
+        assert (await listener.next_message()).payload == b"still here"
+        await enrolled.store.note_arrivals("mosquitto-7", ["dev-1"], datetime.now(UTC))
+        await device.gone()
+    assert await enrolled.is_refused("Dev-1", key=PRIMARY_KEY)
+    assert await enrolled.store.departures_of("dev-1") == []
+    (record,) = [one for _, one in await enrolled.store.list_audit(limit=100) if one.event == "retire"]
+    assert ", seen there at " in record.reason
+
+
+async def test_a_session_from_before_the_move_ends_when_the_time_is_up(enrolled):
+    async with dev_1(enrolled) as device:
+        await move_away(enrolled, seconds=1)
+        await device.gone()
+    assert await enrolled.is_refused("Dev-1", key=PRIMARY_KEY)
+
+
+async def test_a_device_that_has_moved_away_is_still_let_in_after_a_restart(make_gateway):
+    async with make_gateway() as gateway:
+        await gateway.enroll(individual("Dev-1"))
+        await move_away(gateway)
+    async with make_gateway() as gateway, dev_1(gateway) as device:
+        await gateway.disable("dev-1")
+        await device.gone()
+
+
+async def test_a_device_that_comes_from_another_hub_has_left_it_once_it_has_connected(enrolled):
+    due_at = datetime.now(UTC) + timedelta(hours=1)
+    await enrolled.store.put_retirement(
+        Retirement(hub="mosquitto-7", device_id="Dev-1", registration_id="Dev-1", due_at=due_at, grace_s=3600)
+    )
+    assert await enrolled.is_refused("Dev-1", key=b"wrong" * 8)
+    async with dev_1(enrolled):
+        async with asyncio.timeout(10):
+            while True:
+                if await enrolled.store.list_retirements("mosquitto-7", due_by=datetime.now(UTC), limit=1):
+                    break
+                await asyncio.sleep(0.01)  # another task writes it
 
 
 async def test_the_newer_connection_of_a_device_takes_over_with_its_own_credentials_only(enrolled):

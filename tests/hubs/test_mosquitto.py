@@ -13,7 +13,7 @@ from provisiond.hubs import contract
 from provisiond.hubs.mosquitto import MosquittoHub, make_connector
 from provisiond.model import AttestationType
 from tests.certificates import make_leaf
-from tests.hubs.conftest import PASSWORD, certificate_identity, crl_pem, key_identity
+from tests.hubs.conftest import PASSWORD, certificate_identity, crl_pem, key_identity, run_mosquitto
 from tests.hubs.devices import certificate_device, consumer, is_cut, next_message, password_device
 
 pytestmark = pytest.mark.mosquitto
@@ -199,6 +199,58 @@ async def test_rights_that_somebody_took_away_come_back(broker, hub):
     async with consumer(broker, PASSWORD) as listener, password_device(broker, identity) as device:
         await device.publish(TELEMETRY.format("d1"), b"hello", qos=1)
         assert (await next_message(listener))[1] == b"hello"
+
+
+# --- who was seen
+
+
+async def until_seen(hub, *device_ids, others=()):
+    async with asyncio.timeout(10):
+        while True:
+            if await hub.watch([*device_ids, *others]) == set(device_ids):
+                return
+            await asyncio.sleep(0.02)  # the broker tells when it likes
+
+
+async def test_a_device_is_seen_by_what_it_sends_and_not_by_what_was_kept(broker, hub):
+    await hub.ensure([key_identity("d1"), key_identity("d2")])
+    async with password_device(broker, key_identity("d2")) as device:
+        await device.publish(TELEMETRY.format("d2"), b"of yesterday", qos=1, retain=True)
+    assert not await hub.watch(["d1", "d2"])
+    async with password_device(broker, key_identity("d1")) as device:
+        assert not await hub.watch(["d1", "d2"])  # without the broker's log, connecting shows nothing
+        await device.publish(TELEMETRY.format("d1") + "a=b", b"hello", qos=1)
+        await until_seen(hub, "d1", others=["d2"])
+        await device.publish(TELEMETRY.format("d2"), b"forged", qos=1)
+    assert await hub.watch(["d2"]) == set()
+
+
+async def test_a_device_is_seen_in_the_brokers_log_however_it_has_connected(tmp_path, pki, certificates):
+    async with run_mosquitto(tmp_path, pki, "log_dest topic") as broker:
+        hub = make_connector(broker.options(bind_client_id=False))
+        await hub.ensure([key_identity("d1"), key_identity("d2"), certificate_identity("with-certificate", b"")])
+        await hub.ensure([certificate_identity("with-certificate", certificates.der)])
+        assert not await hub.watch(["d1", "d2", "with-certificate"])
+        misleading = "x as d2 (p2, c1, k60, u'd2')."
+        async with password_device(broker, key_identity("d1"), client_id=misleading):
+            await until_seen(hub, "d1", others=["d2"])
+        async with certificate_device(broker, certificates):
+            await until_seen(hub, "d1", "with-certificate", others=["d2"])
+        await hub.ensure([key_identity("d1")])
+        assert await hub.watch(["d1", "d2"]) == set()  # made anew: it has to come again
+        await broker.stop()
+        await broker.start()
+        async with asyncio.timeout(10):
+            while True:
+                try:
+                    await hub.watch(["d1"])
+                    break
+                except HubUnavailable:
+                    await asyncio.sleep(0.05)
+        async with password_device(broker, key_identity("d1")):
+            await until_seen(hub, "d1")
+        assert not await hub.watch([])
+        await hub.aclose()
 
 
 async def test_identities_outlive_the_broker(broker, hub):

@@ -30,6 +30,7 @@ class Registry:
 
     devices: dict = field(default_factory=dict)
     disabled: set = field(default_factory=set)
+    used: set = field(default_factory=set)
 
     def answer(self, request):
         covered = request.headers["x-provisiond-timestamp"].encode() + b"." + request.body
@@ -48,7 +49,9 @@ class Registry:
                     return json_answer({"error": "unknown"}, 404)
             case "read":
                 found = {
-                    name: {"enabled": name not in self.disabled} for name in body["deviceIds"] if name in self.devices
+                    name: {"enabled": name not in self.disabled, "usedSinceChange": name in self.used}
+                    for name in body["deviceIds"]
+                    if name in self.devices
                 }
                 return json_answer({"devices": found})
         return json_answer({})
@@ -114,6 +117,15 @@ async def test_the_service_is_told_the_certificate(service, hub, pki):
     leaf = make_leaf("d", pki[0])
     await hub.ensure([certificate_identity("d", leaf.der)])
     assert service.requests[0].json["credential"]["sha256Thumbprint"] == sha256(leaf.der).hexdigest().upper()
+
+
+async def test_the_service_may_say_who_has_connected(service, hub):
+    await hub.ensure([key_identity("d"), key_identity("e")])
+    service.registry.used.add("d")
+    assert {name: state.used_since_change for name, state in (await hub.read(["d", "e"])).items()} == {
+        "d": True,
+        "e": False,
+    }
 
 
 async def test_a_service_that_cannot_be_read_is_believed(service, options):

@@ -16,6 +16,7 @@ from provisiond.model import (
     Registration,
     RegistrationId,
     RegistrationStatus,
+    Retirement,
     Role,
     TpmMaterial,
     Trace,
@@ -193,6 +194,39 @@ def test_without_its_enrollment_a_device_is_nobody():
 )
 def test_a_device_must_be_assigned_to_this_hub(changes, expected):
     assert finding(connect(sas=token(PRIMARY_KEY)), facts(individual("Dev-1"), **changes)) == expected
+
+
+def departure(*, hub="local", seconds=60, grace_s=3600):
+    return Retirement(
+        hub=hub, device_id="Dev-1", registration_id="Dev-1", due_at=NOW + timedelta(seconds=seconds), grace_s=grace_s
+    )
+
+
+def moved(*departures, status=RegistrationStatus.ASSIGNED, enabled=True):
+    known = facts(individual("Dev-1", enabled=enabled), hub="far", status=status)
+    return connect(sas=token(PRIMARY_KEY)), replace(known, departures=departures)
+
+
+@pytest.mark.parametrize(
+    "status", [RegistrationStatus.ASSIGNED, RegistrationStatus.ASSIGNING, RegistrationStatus.FAILED]
+)
+def test_a_device_that_has_moved_is_let_in_until_it_was_seen_at_its_new_hub(status):
+    assert judge(*moved(departure(), status=status)).is_departing
+
+
+@pytest.mark.parametrize("status", [RegistrationStatus.ASSIGNING, RegistrationStatus.FAILED])
+def test_a_device_that_was_not_made_at_its_new_hub_is_let_in_for_as_long_as_that_takes(status):
+    assert judge(*moved(departure(seconds=-60), status=status)).is_departing
+
+
+@pytest.mark.parametrize("left", [departure(seconds=0), departure(grace_s=0), departure(hub="far"), departure(hub="x")])
+def test_a_device_that_has_moved_for_good_is_let_in_no_longer(left):
+    assert finding(*moved(left)) == "hub-not-embedded"
+
+
+def test_who_was_revoked_gains_nothing_by_having_moved():
+    assert finding(*moved(departure(), enabled=False)) == "enrollment-disabled"
+    assert finding(*moved(departure(), status=RegistrationStatus.DISABLED)) == "device-not-assigned"
 
 
 def test_an_unknown_device_is_refused():

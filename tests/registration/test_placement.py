@@ -90,6 +90,10 @@ def test_a_device_that_moves_has_its_old_identity_retired_later():
     retire = decision.retire
     assert (retire.hub, retire.device_id, retire.action) == ("m", before.device_id, RetirementAction.DELETE)
     assert retire.due_at == NOW + timedelta(seconds=POLICY.retire_after_s)
+    assert retire.grace_s == POLICY.retire_after_s
+    assert "until it was seen at n" in next(
+        check.finding for check in decision.audit.trace if check.name == "departure"
+    )
 
 
 def test_a_device_that_waits_for_a_hub_that_is_down_moves_on_and_leaves_nothing_there():

@@ -78,6 +78,71 @@ async def test_everything_of_a_registration_can_be_made_to_go_now(store):
     assert await due(store, by=SOON) == ["D-1"]
 
 
+# --- devices that move
+
+
+def moving(device_id="d", **changes):
+    return retirement(device_id, **{"due_at": LATE, "grace_s": 3600, "reason": "moved to new"} | changes)
+
+
+async def at_new(store, device_id="d", status=RegistrationStatus.ASSIGNED, **options):
+    await store.commit(Write(registration=make_registration(device_id, hub="new", status=status), **options))
+
+
+async def test_what_a_device_has_left_goes_once_it_was_seen_at_its_new_hub(store):
+    await store.put_retirement(moving("D"))
+    await store.put_retirement(moving("other"))
+    await at_new(store, "D")
+    await at_new(store, "other")
+    assert {one.device_id for one in await store.awaited_arrivals("new", limit=10)} == {"D", "other"}
+    assert await store.note_arrivals("new", ["d"], SOON) == 1
+    (left,) = await store.list_retirements("old", due_by=SOON, limit=10)
+    assert (left.device_id, left.grace_s) == ("D", 0)
+    assert left.reason == f"moved to new, seen there at {SOON:%Y-%m-%dT%H:%M:%SZ}"
+    assert [one.device_id for one in await store.awaited_arrivals("new", limit=10)] == ["other"]
+
+
+@pytest.mark.parametrize(
+    ("status", "hub"), [(RegistrationStatus.ASSIGNING, "new"), (RegistrationStatus.ASSIGNED, "elsewhere")]
+)
+async def test_only_where_a_device_is_it_can_be_seen(store, status, hub):
+    await store.put_retirement(moving())
+    await at_new(store, status=status)
+    assert await store.note_arrivals(hub, ["d"], SOON) == 0
+    assert await due(store, by=SOON) == []
+
+
+@pytest.mark.parametrize("status", [RegistrationStatus.ASSIGNING, RegistrationStatus.FAILED])
+async def test_what_a_device_has_left_stays_while_it_has_nothing_else(store, status):
+    await store.put_retirement(moving(due_at=SOON))
+    await store.put_retirement(retirement("ordered"))
+    await at_new(store, status=status)
+    assert await due(store) == ["ordered"]
+
+
+async def test_the_grace_begins_when_the_device_is_made_at_its_new_hub(store):
+    await store.put_retirement(moving(due_at=SOON))
+    await store.put_retirement(retirement("d", hub="revoked", due_at=SOON))
+    await at_new(store, made_at=SOON + timedelta(minutes=5))
+    (left, revoked) = await store.departures_of("d")
+    assert (left.hub, left.due_at) == ("old", SOON + timedelta(minutes=65))
+    assert revoked.due_at == SOON
+
+
+async def test_revoking_waits_for_nobody(store):
+    await store.put_retirement(moving())
+    await at_new(store, status=RegistrationStatus.ASSIGNING)
+    await store.expedite_retirements("D", SOON)
+    assert await due(store, by=SOON) == ["d"]
+
+
+async def test_devices_that_depart_are_listed_by_hub(store):
+    for one in (moving("D-1"), moving("d-2", hub="far")):
+        await store.put_retirement(one)
+    assert await store.departing_devices(["old"]) == {"d-1"}
+    assert await store.departing_devices(["old", "far", "none"]) == {"d-1", "d-2"}
+
+
 async def test_a_hub_that_drains_is_known_with_the_next_facts_of_any_process(path, store):
     from provisiond.store import SqliteStore
 
