@@ -165,6 +165,18 @@ def read_unsigned(value: DerValue) -> int:
     return int.from_bytes(content, "big")
 
 
+def read_serial_number(value: DerValue) -> int:
+    """A serial number, negative or padded ones too: users are to handle them gracefully (RFC 5280 4.1.2.2).
+
+    Raises:
+        AttestationError: it is no integer.
+    """
+    content = value.expect(DerTag.INTEGER).content
+    if not content:
+        raise malformed("integer is empty")
+    return int.from_bytes(content, "big", signed=True)
+
+
 def read_boolean(value: DerValue) -> bool:
     """A boolean (X.690 8.2, 11.1); raises AttestationError for anything else."""
     content = value.expect(DerTag.BOOLEAN).content

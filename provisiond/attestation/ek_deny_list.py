@@ -22,7 +22,9 @@ from provisiond.errors import InvalidArgument
 _DIGEST_SIZE_BYTES: Final = 32
 _DERIVED_ID: Final = re.compile(r"[a-z2-7]{52}", re.ASCII | re.IGNORECASE)
 _MANUFACTURER: Final = re.compile(r"id:[0-9a-f]{8}", re.ASCII | re.IGNORECASE)
-_SERIAL_NUMBER: Final = re.compile(r"[0-9A-F]{1,40}", re.ASCII | re.IGNORECASE)  # 20 octets, RFC 5280 4.1.2.2
+_SERIAL_NUMBER: Final = re.compile(
+    r"-?[0-9A-F]{1,42}", re.ASCII | re.IGNORECASE
+)  # 20 octets (RFC 5280 4.1.2.2), or a little more
 
 
 def parse_deny_list(text: str) -> EkDenyList:

@@ -53,6 +53,14 @@ def with_subject(certificate_der, subject_der, key):
     return resign(encode(0x30, b"".join(fields)), algorithm, key)
 
 
+def with_serial_number(certificate_der, content, key):
+    """The certificate with these octets as its serial number's, signed again."""
+    tbs, algorithm, _ = split(inner(certificate_der))
+    fields = split(inner(tbs))
+    fields[1] = encode(0x02, content)
+    return resign(encode(0x30, b"".join(fields)), algorithm, key)
+
+
 def padding_twin(certificate_der):
     """The same certificate with other octets: the unused-bits octet of the outer signature's BIT STRING is altered.
 

@@ -9,10 +9,12 @@ from hypothesis import strategies as st
 
 from provisiond.attestation.ek_certificate import EkDenyList, verify_ek_certificate
 from provisiond.attestation.ek_certificate_reader import read_stored_certificate
+from provisiond.attestation.ek_deny_list import parse_deny_list
 from provisiond.attestation.tpm import endorsement_key_hash, parse_endorsement_key
 from provisiond.attestation.tpm_structures import parse_public
 from provisiond.errors import AttestationError
 from provisiond.model import Trace
+from tests.attestation.der import with_serial_number
 from tests.attestation.ek_certificate_factory import EkAuthority, software_endorsement_key
 from tests.attestation.test_roca import vulnerable_modulus
 from tests.attestation.test_tpm import with_modulus
@@ -120,6 +122,24 @@ def test_the_stored_headers_size_must_be_the_certificates():
     verify(GOOD, unverified_chain=(b"\x10\x01\x00" + len(leaf).to_bytes(2, "big") + leaf + b"\xff" * 9,))
     wrong = b"\x10\x01\x00" + (len(leaf) - 1).to_bytes(2, "big") + leaf
     assert finding_of(unverified_chain=(wrong,)) == "certificate-encoding"
+
+
+@pytest.mark.parametrize("serial", ["80", "ff7f", "0001", "00", "00" + "ff" * 20])
+def test_a_negative_a_padded_or_a_long_serial_number_does_not_make_a_tpm_another(serial):
+    authority, key = EkAuthority(), software_endorsement_key()
+    leaf = with_serial_number(authority.issue(key), bytes.fromhex(serial), authority.key)
+    certified = {"endorsement_key": key, "unverified_chain": (leaf,), "anchors": (authority.der,), "now": NOW}
+    certificate = verify(GOOD, **certified)
+    line = f"{hashlib.sha256(certificate.issuer).hexdigest()} {certificate.serial_number:x}"
+    assert finding_of(**certified, deny=parse_deny_list(line)) == "ek-denied"
+
+
+@pytest.mark.parametrize("serial", ["", "11" * 22])
+def test_a_serial_number_of_no_octet_or_far_too_many_is_refused(serial):
+    authority, key = EkAuthority(), software_endorsement_key()
+    leaf = with_serial_number(authority.issue(key), bytes.fromhex(serial), authority.key)
+    found = finding_of(endorsement_key=key, unverified_chain=(leaf,), anchors=(authority.der,), now=NOW)
+    assert found == "certificate-encoding"
 
 
 @pytest.mark.parametrize(("moved", "finding"), [(-1, "certificate-not-yet-valid"), (1, "certificate-expired")])
