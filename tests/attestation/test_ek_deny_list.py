@@ -33,6 +33,10 @@ def test_firmware_is_named_by_its_maker_and_its_version():
     assert parse_deny_list("id:49465800\tID:0D0B").firmware == {("id:49465800", "id:0d0b")}
 
 
+def test_a_negative_serial_number_is_written_as_openssl_prints_it():
+    assert parse_deny_list(f"{TEXT} -7F").certificates == {(DIGEST, -0x7F)}
+
+
 def test_blank_lines_and_comments_say_nothing():
     assert parse_deny_list("\n# nobody\n   \n") == NOTHING_DENIED
 
@@ -44,8 +48,8 @@ def test_blank_lines_and_comments_say_nothing():
         TEXT + "00",
         "junk",
         f"{TEXT} xyz",
-        f"{TEXT} {'1' * 41}",
-        f"{TEXT} -1",
+        f"{TEXT} {'1' * 43}",
+        f"{TEXT} --1",
         f"{TEXT} 1 2",
         "id:4946 id:1",
         "id:49465800",
