@@ -1,0 +1,6 @@
+"""What JSON holds, as parsed."""
+
+from typing import Any
+
+JSONValue = Any
+"""A parsed JSON value."""
