@@ -3,18 +3,12 @@
 Precedence: flags, environment `PROVISIOND_SECTION__KEY`, `$CREDENTIALS_DIRECTORY/section.key`, TOML, defaults.
 """
 
+from provisiond.settings.attestation import Attestation
+from provisiond.settings.broker import Broker, Limits, Listener
 from provisiond.settings.hubs import HubSettings
 from provisiond.settings.loading import LoadedSettings, load_settings
-from provisiond.settings.schema import (
-    Attestation,
-    Broker,
-    Limits,
-    Listener,
-    Log,
-    Metrics,
-    RegistrationSettings,
-    Settings,
-)
+from provisiond.settings.registration import RegistrationSettings
+from provisiond.settings.schema import Log, Metrics, Settings
 
 __all__ = [
     "Attestation",

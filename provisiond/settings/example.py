@@ -7,8 +7,9 @@ from typing import Any, Final
 
 from pydantic import BaseModel
 
+from provisiond.settings.broker import Listener
 from provisiond.settings.hubs import HubSettings
-from provisiond.settings.schema import Listener, Settings
+from provisiond.settings.schema import Settings
 from provisiond.settings.sources import FIRST_LINE, LAST_LINE
 
 _WIDTH: Final = 100

@@ -11,8 +11,9 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
 from provisiond.errors import ConfigurationError
+from provisiond.settings.broker import Listener
 from provisiond.settings.declared import declared_enrollments
-from provisiond.settings.schema import Listener, Settings
+from provisiond.settings.schema import Settings
 from provisiond.settings.trust import load_crls, load_tpm_policy, read_file
 
 # A server certificate that ends sooner is worth a warning: time enough to make another one and carry it to a site.

@@ -11,6 +11,7 @@ from provisiond.hubs.registry import EMBEDDED, hub_types, make_connector
 from provisiond.model import Hub
 from provisiond.settings.addresses import check_host_and_port
 from provisiond.settings.section import Section
+from provisiond.settings.values import Name
 
 
 def _hub_type(name: str) -> str:
@@ -23,9 +24,7 @@ def _hub_type(name: str) -> str:
 class HubSettings(Section):
     """A hub that devices are assigned to."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")] = Field(
-        description="Unique name; enrollments and the command line use it."
-    )
+    name: Name = Field(description="Unique name; enrollments and the command line use it.")
     type: Annotated[str, AfterValidator(_hub_type)] = Field(
         default=EMBEDDED,
         description='"embedded": provisiond itself is the hub. "mosquitto", "webhook", or what another package brings.',

@@ -10,7 +10,7 @@ from provisiond.attestation.ek_deny_list import parse_deny_list
 from provisiond.attestation.revocation import load_crl
 from provisiond.errors import AttestationError, ConfigurationError, InvalidArgument
 from provisiond.registration.tpm_claim import TpmPolicy
-from provisiond.settings.schema import X509, Tpm
+from provisiond.settings.attestation import X509, Tpm
 
 _FILE_LIMIT_BYTES: Final = 1024 * 1024
 """Keys and chains are a few KiB; a deny list of this size has 15,000 lines."""
