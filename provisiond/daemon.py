@@ -2,8 +2,6 @@
 
 import asyncio
 import contextlib
-import gc
-import resource
 import signal
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
@@ -15,7 +13,6 @@ from typing import Final, Self
 import structlog
 
 from provisiond.admin.declared import Planned, apply
-from provisiond.attestation.x509 import X509Limits
 from provisiond.broker.external import ExternalBroker
 from provisiond.declaring import declares, plan_declared, record_hubs
 from provisiond.edge import make_edge, measure_edge, reload_edge
@@ -33,27 +30,27 @@ from provisiond.metrics import Metrics, MetricsServer, StateMetrics
 from provisiond.model import JSONValue
 from provisiond.observer import LogObserver, Observers
 from provisiond.outbox import HubWork
-from provisiond.pipeline import Pipeline, ServicePolicy
-from provisiond.ports import FactsQuery, PendingLimits
+from provisiond.pipeline import Pipeline
+from provisiond.policy import service_policy
+from provisiond.ports import FactsQuery
 from provisiond.protocols.timestamps import format_timestamp
-from provisiond.registration.attest import AttestationPolicy
-from provisiond.registration.challenge_ledger import ChallengeLimits
-from provisiond.registration.decide import RegistrationPolicy
-from provisiond.registration.throttle import RequestLimits
 from provisiond.sampler import Sampler
 from provisiond.settings import Settings
 from provisiond.settings.reloading import take_over
-from provisiond.settings.trust import load_crls, load_tpm_policy
 from provisiond.store.audit_keeper import AuditKeeper
 from provisiond.store.audit_trail import AuditTrail
 from provisiond.store.checkpoints import CheckpointSigner
 from provisiond.store.declared import DeclaredTables
 from provisiond.store.sqlite import SqliteStore
-from provisiond.system import SystemClock, SystemEntropy, background, notify_service_manager
+from provisiond.system import (
+    SystemClock,
+    SystemEntropy,
+    background,
+    notify_service_manager,
+    raise_file_limit,
+    spare_the_collector,
+)
 from provisiond.watchdog import Watchdog, ping_listener, watchdog_period_s
-
-_COLLECTOR_THRESHOLDS: Final = (10_000, 20, 20)
-"""Objects that are new, and younger collections to an older one; Python's own are 700, 10 and 10."""
 
 _STOP_GRACE_S: Final = 8.0
 """What a stop gives requests in progress: a service manager waits 10 s before it kills."""
@@ -184,14 +181,14 @@ class Daemon:
         self._hubs.replace(settings.linked_hubs())
         self._pipeline.policy = policy
         self._hub.reload(policy.registration.attestation)
-        _raise_file_limit(settings.broker.limits.max_connections)
+        raise_file_limit(settings.broker.limits.max_connections)
         self._log.info("reloaded", needs_restart=",".join(waiting) or "nothing")
         self._settings = settings
         return True
 
     async def _start(self, resources: contextlib.AsyncExitStack) -> None:
         settings = self._settings
-        _raise_file_limit(settings.broker.limits.max_connections)
+        raise_file_limit(settings.broker.limits.max_connections)
         settings.service.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._store = await resources.enter_async_context(await SqliteStore.open(settings.database_file))
         watching = HubObservers(
@@ -358,64 +355,7 @@ def run(settings: Settings, *, reload: Reload | None = None) -> None:
 
     async def main() -> None:
         async with Daemon(settings, reload=reload) as daemon:
-            _spare_the_collector()
+            spare_the_collector()
             await daemon.stopped()
 
     asyncio.run(main())
-
-
-def _spare_the_collector() -> None:
-    """Have the garbage collector leave alone what the start has made, and look less often at what is new.
-
-    A connection leaves no cycles behind, so that nearly nothing is ever found: 2 % of a registration.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(*_COLLECTOR_THRESHOLDS)
-
-
-def service_policy(settings: Settings) -> ServicePolicy:
-    """The pipeline's part of the configuration.
-
-    Raises:
-        ConfigurationError: a file it names cannot be read.
-    """
-    registration, limits = settings.registration, settings.broker.limits
-    attestation = AttestationPolicy(
-        id_scope=settings.service.id_scope,
-        allowed=frozenset(settings.attestation.allowed),
-        clock_skew_s=settings.attestation.clock_skew_s,
-        x509_limits=X509Limits(max_chain=settings.attestation.x509.max_chain),
-        challenge_ttl_s=settings.attestation.challenge_ttl_s,
-        crls=load_crls(settings.attestation.x509),
-        tpm=load_tpm_policy(settings.attestation.tpm),
-    )
-    return ServicePolicy(
-        registration=RegistrationPolicy(
-            attestation=attestation,
-            retry_after_s=round(registration.retry_after_s),
-            default_allocation=registration.default_allocation,
-            default_reprovision=registration.reprovision_policy,
-            retire_after_s=registration.retire_after_s,
-            unknown_pending=registration.unknown == "pending",
-        ),
-        pending=PendingLimits(devices=registration.pending_devices, ttl_s=registration.pending_ttl_s),
-        reply=registration.reply,
-        requests=RequestLimits(
-            requests_per_min=limits.requests_per_min,
-            requests_per_min_per_address=limits.requests_per_min_per_address,
-            wrong_keys=limits.wrong_keys,
-            wrong_keys_pause_s=limits.wrong_keys_pause_s,
-        ),
-        challenges=ChallengeLimits(total=limits.challenges, per_address=limits.challenges_per_address),
-    )
-
-
-def _raise_file_limit(max_connections: int) -> None:
-    """Allow a file descriptor for each connection, as far as the system lets us."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = max_connections + 256
-    if soft < wanted:
-        resource.setrlimit(
-            resource.RLIMIT_NOFILE, (min(wanted, hard) if hard != resource.RLIM_INFINITY else wanted, hard)
-        )

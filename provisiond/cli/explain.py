@@ -21,9 +21,9 @@ from provisiond.cli.exit_codes import ExitCode
 from provisiond.cli.output import Output, OutputFormat, note, plain, print_record, resolve_format
 from provisiond.cli.secret_files import read_bytes, read_certificates, read_tpm_public
 from provisiond.cli.session import Config, command, load
-from provisiond.daemon import service_policy
 from provisiond.errors import InvalidArgument, RecordNotFound
 from provisiond.model import EnrollmentKind, Hub, Outcome, Retirement
+from provisiond.policy import service_policy
 from provisiond.ports import FactsQuery, StoredFacts
 from provisiond.protocols.device_api import departure_to_json
 from provisiond.protocols.service_api import registration_to_json
