@@ -1,19 +1,18 @@
 """The use cases of operators for devices at their hubs: who is there, and taking one's access away, with proof."""
 
 import dataclasses
-import uuid
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 
-from provisiond.admin.hub_revocation import RetirementStore, order_retirement, take_from_hub
+from provisiond.admin.device_proof import JUDGED, NOT_PROVED, PROVED, STILL_OPEN, DeviceProbe, DeviceProof, Revocation
+from provisiond.admin.device_records import DeviceAdminStore, DeviceRecord, DeviceRecords
+from provisiond.admin.hub_revocation import order_retirement
 from provisiond.admin.use_cases import Admin
-from provisiond.connectors import ConnectionTrial, HubConnector, TrialOutcome
-from provisiond.errors import InvalidArgument, RecordNotFound
+from provisiond.connectors import HubConnector
+from provisiond.errors import InvalidArgument
 from provisiond.model import (
     AuditRecord,
     Check,
-    DevicePresence,
     Enrollment,
     EnrollmentKind,
     Hub,
@@ -24,8 +23,8 @@ from provisiond.model import (
     RetirementAction,
     SymmetricKeyMaterial,
 )
-from provisiond.ports import AdminStore, Clock, DecisionStore, DeviceStore, Entropy, Write
-from provisiond.registration.hub_access import EMBEDDED, device_keys
+from provisiond.ports import Clock, Entropy, Write
+from provisiond.registration.hub_access import device_keys
 from provisiond.registration.machine import Event, step
 
 __all__ = ["JUDGED", "NOT_PROVED", "PROVED", "STILL_OPEN", "DeviceProbe", "DeviceRecord", "Devices", "Revocation"]
@@ -34,78 +33,6 @@ _BLOCK: Final = "blockedInGroup"
 """Member of `device_information`: the individual enrollment is there only to take one device out of this group."""
 
 _PAGE: Final = 500
-
-PROVED: Final = "proved"
-"""Every credential that is known here was tried, and was refused."""
-JUDGED: Final = "judged"
-"""Nothing could be tried; whatever the device presents, what is stored now refuses it."""
-NOT_PROVED: Final = "not-proved"
-STILL_OPEN: Final = "still-open"
-"""Connecting as the device succeeded."""
-
-
-class DeviceAdminStore(AdminStore, DecisionStore, DeviceStore, RetirementStore, Protocol):
-    """What these use cases need of the store."""
-
-
-class DeviceProbe(Protocol):
-    """The running service, as a revocation is carried out and proved on it."""
-
-    async def cut(self, device_id: str) -> bool | None:
-        """End the device's session; False when it had none, None when the service is not running."""
-        ...
-
-    async def try_connect(self, registration: Registration, key: bytes) -> ConnectionTrial:
-        """Connect to the embedded hub as the device would, with this key."""
-        ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeviceRecord:
-    """A device as an operator sees it.
-
-    Args:
-        registration: its identity at the hub.
-        enrollment: what lets it in now: the individual enrollment of its id, or the group it came by; None: nothing.
-        presence: of one that has ever connected to the embedded hub.
-        hub: where it is, when that is linked.
-        departures: what it still has at hubs that it has moved from.
-    """
-
-    registration: Registration
-    enrollment: Enrollment | None = None
-    presence: DevicePresence | None = None
-    hub: Hub | None = None
-    departures: tuple[Retirement, ...] = ()
-
-    @property
-    def key(self) -> str:
-        """What pages are ordered by."""
-        return self.registration.key
-
-    @property
-    def is_embedded(self) -> bool:
-        """Whether its hub is this service."""
-        return self.hub is not None and self.hub.type == EMBEDDED
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Revocation:
-    """A device whose access was taken away; whether that is so is to be proved.
-
-    Args:
-        event: `device.disable` or `device.delete`.
-        device: as it was before.
-        keys: what it could sign with until then.
-        done: what was changed.
-        retirement: what its hub has still to be told, at a hub that has identities of its own.
-    """
-
-    event: str
-    device: DeviceRecord
-    keys: tuple[bytes, ...] = dataclasses.field(repr=False)
-    done: tuple[Check, ...]
-    retirement: Retirement | None = None
 
 
 class Devices:
@@ -133,14 +60,14 @@ class Devices:
         self._store = store
         self._clock = clock
         self._entropy = entropy
-        self._hubs = {hub.name: hub for hub in hubs}
-        self._actor = actor
+        self._records = DeviceRecords(store, hubs)
+        self._proof = DeviceProof(store, records=self._records, clock=clock, entropy=entropy, actor=actor)
 
     # --- looking ------------------------------------------------------------------------------------------------------
 
     async def list_devices(self, *, after: str = "", limit: int, hub: str | None = None) -> Sequence[DeviceRecord]:
         """A page of devices in the order of their lower-case registration ids, starting after `after`."""
-        return await self._records(await self._admin.list_registrations(after=after, limit=limit, hub=hub))
+        return await self._records.of(await self._admin.list_registrations(after=after, limit=limit, hub=hub))
 
     async def get_device(self, device_id: str) -> DeviceRecord:
         """One device, by its device id.
@@ -148,29 +75,7 @@ class Devices:
         Raises:
             RecordNotFound: no registration has that device id.
         """
-        registration = await self._store.find_device(device_id.lower())
-        if registration is None:
-            raise RecordNotFound(f"there is no device {device_id}; `provisiond device list` shows those there are")
-        (record,) = await self._records([registration])
-        return dataclasses.replace(record, departures=tuple(await self._store.departures_of(registration.key)))
-
-    async def _records(self, registrations: Sequence[Registration]) -> Sequence[DeviceRecord]:
-        presences = await self._store.list_presence([one.device_id.lower() for one in registrations])
-        return [
-            DeviceRecord(
-                registration=registration,
-                enrollment=await self._enrollment_of(registration),
-                presence=presences.get(registration.device_id.lower()),
-                hub=self._hubs.get(registration.hub or ""),
-            )
-            for registration in registrations
-        ]
-
-    async def _enrollment_of(self, registration: Registration) -> Enrollment | None:
-        individual = await self._store.get_enrollment(EnrollmentKind.INDIVIDUAL, registration.key)
-        if individual is not None or registration.enrollment_kind is EnrollmentKind.INDIVIDUAL:
-            return individual
-        return await self._store.get_enrollment(EnrollmentKind.GROUP, registration.enrollment_id.lower())
+        return await self._records.find(device_id)
 
     # --- taking access away -------------------------------------------------------------------------------------------
 
@@ -202,7 +107,7 @@ class Devices:
             )
         done = [Check("enrollment", True, f"{kind.value} enrollment {enrollment.id} is disabled")]
         async for registration in self._let_in_by(enrollment):
-            device = (await self._records([registration]))[0]
+            device = (await self._records.of([registration]))[0]
             if device.enrollment is not None and device.enrollment.enabled:
                 continue
             retirement = await self._retire(device, RetirementAction.DISABLE)
@@ -276,29 +181,7 @@ class Devices:
         Raises:
             StoreUnavailable: the receipt was not stored.
         """
-        registration = revocation.device.registration
-        if revocation.device.is_embedded:
-            cut = await self._cut(revocation, probe)
-            trials = [await probe.try_connect(registration, key) for key in revocation.keys]
-            observed = (cut, *map(_trial_check, trials), await self._judge(revocation))
-        else:
-            observed, trials = await self._prove_at_hub(revocation, connector)
-        observed = (*observed, published) if published is not None else observed
-        receipt = AuditRecord(
-            tracking_id=str(uuid.UUID(bytes=self._entropy.token_bytes(16), version=4)),
-            at=self._clock.now(),
-            event=revocation.event,
-            registration_id=registration.registration_id,
-            outcome=_outcome(trials, observed),
-            reason="; ".join(check.finding for check in observed),
-            enrollment_kind=registration.enrollment_kind,
-            enrollment_id=registration.enrollment_id,
-            hub=registration.hub,
-            actor=self._actor,
-            trace=(*revocation.done, *observed),
-        )
-        await self._store.commit(Write(audit=receipt))
-        return receipt
+        return await self._proof.prove(revocation, probe, connector=connector, published=published)
 
     # --- steps --------------------------------------------------------------------------------------------------------
 
@@ -349,24 +232,6 @@ class Devices:
                 yield registration
             after = page[-1].key
 
-    async def _prove_at_hub(
-        self, revocation: Revocation, connector: HubConnector | None
-    ) -> tuple[tuple[Check, ...], list[ConnectionTrial]]:
-        hub = revocation.device.registration.hub
-        if connector is None or revocation.retirement is None:
-            return (Check("hub", False, f"hub {hub} is not linked any more: nobody can tell it"),), []
-        found = await take_from_hub(
-            revocation.retirement,
-            revocation.device.registration,
-            connector,
-            store=self._store,
-            clock=self._clock,
-            entropy=self._entropy,
-            actor=self._actor,
-        )
-        trials = [] if found.trial is None else [found.trial]
-        return (*found.checks, *map(_trial_check, trials)), trials
-
     async def _restore(self, device: DeviceRecord) -> None:
         """A hub with identities of its own has to make this one anew."""
         registration = device.registration
@@ -384,38 +249,6 @@ class Devices:
             enrollment = await self._store.get_enrollment(EnrollmentKind.GROUP, registration.enrollment_id.lower())
         keys = () if enrollment is None else device_keys(registration, enrollment)
         return Revocation(event=event, device=device, keys=keys, done=tuple(done), retirement=retirement)
-
-    async def _cut(self, revocation: Revocation, probe: DeviceProbe) -> Check:
-        match await probe.cut(revocation.device.registration.device_id):
-            case None:
-                return Check("session", True, "the service is not running: nobody is connected")
-            case True:
-                return Check("session", True, "the live session was cut")
-            case _:
-                return Check("session", True, "it was not connected")
-
-    async def _judge(self, revocation: Revocation) -> Check:
-        """What the embedded hub would say by what is stored now, whatever the device presents."""
-        device_id = revocation.device.registration.device_id
-        found = await self._store.find_device(device_id.lower())
-        enrollment = None if found is None else await self._enrollment_of(found)
-        if found is None or enrollment is None or not enrollment.enabled:
-            what = "there is no such device" if found is None else "nothing enabled lets it in"
-            return Check("judgement", True, f"the hub refuses whatever is presented: {what}")
-        return Check("judgement", False, f"enrollment {enrollment.id} lets it in")
-
-
-def _trial_check(trial: ConnectionTrial) -> Check:
-    refused = trial.outcome is TrialOutcome.REFUSED
-    return Check("trial", refused, f"connecting as the device: {trial.outcome}: {trial.finding}")
-
-
-def _outcome(trials: Sequence[ConnectionTrial], observed: Sequence[Check]) -> str:
-    if any(trial.outcome is TrialOutcome.ACCEPTED for trial in trials):
-        return STILL_OPEN
-    if not all(check.passed for check in observed):
-        return NOT_PROVED
-    return PROVED if trials else JUDGED
 
 
 def _blocks(enrollment: Enrollment) -> bool:
