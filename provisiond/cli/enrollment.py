@@ -11,7 +11,10 @@ from provisiond.cli import enrolled_records
 from provisiond.cli.enrolled_records import PAGE, After, Top, Yes, choose_id
 from provisiond.cli.enrollment_export import EXAMPLE as EXPORT_EXAMPLE
 from provisiond.cli.enrollment_export import export
-from provisiond.cli.enrollment_flags import (
+from provisiond.cli.enrollment_flags import EnrollmentFlags
+from provisiond.cli.enrollment_import import EXAMPLE as IMPORT_EXAMPLE
+from provisiond.cli.enrollment_import import import_
+from provisiond.cli.enrollment_options import (
     AllocationPolicyOption,
     ApiVersion,
     AttestationTypeOption,
@@ -19,7 +22,6 @@ from provisiond.cli.enrollment_flags import (
     DeviceId,
     EdgeEnabled,
     EndorsementKey,
-    EnrollmentFlags,
     Etag,
     InitialTwinProperties,
     InitialTwinTags,
@@ -35,8 +37,6 @@ from provisiond.cli.enrollment_flags import (
     StorageRootKey,
     WebhookUrl,
 )
-from provisiond.cli.enrollment_import import EXAMPLE as IMPORT_EXAMPLE
-from provisiond.cli.enrollment_import import import_
 from provisiond.cli.output import Output, print_text
 from provisiond.cli.revoking import revoke_all
 from provisiond.cli.secret_files import read_tpm_public

@@ -8,7 +8,7 @@ from typing import Annotated, Final
 
 import typer
 
-from provisiond.cli.enrollment_flags import ShowKeys
+from provisiond.cli.enrollment_options import ShowKeys
 from provisiond.cli.output import note, suggest
 from provisiond.cli.session import Config, command, open_admin
 from provisiond.cli.written_files import writing

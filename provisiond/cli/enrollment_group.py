@@ -8,14 +8,14 @@ import typer
 
 from provisiond.cli import enrolled_records
 from provisiond.cli.enrolled_records import PAGE, After, Top, Yes, choose_id
-from provisiond.cli.enrollment_flags import (
+from provisiond.cli.enrollment_flags import EnrollmentFlags
+from provisiond.cli.enrollment_options import (
     AllocationPolicyOption,
     AllowedIds,
     ApiVersion,
     AttestationTypeOption,
     CertificatePath,
     EdgeEnabled,
-    EnrollmentFlags,
     Etag,
     InitialTwinProperties,
     InitialTwinTags,

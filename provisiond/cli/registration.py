@@ -7,7 +7,7 @@ from typing import Annotated, Final
 import typer
 
 from provisiond.cli.enrolled_records import PAGE, After, Top, Yes, choose_id, collect
-from provisiond.cli.enrollment_flags import Etag
+from provisiond.cli.enrollment_options import Etag
 from provisiond.cli.output import Output, OutputFormat, confirm, note, print_record, print_records
 from provisiond.cli.registration_approval import EXAMPLE as ACCEPT_EXAMPLE
 from provisiond.cli.registration_approval import (

@@ -12,16 +12,15 @@ import typer
 from provisiond.admin import Admin, approval
 from provisiond.admin.fingerprint import six_words
 from provisiond.cli.enrolled_records import Yes, choose_id
-from provisiond.cli.enrollment_flags import (
+from provisiond.cli.enrollment_flags import EnrollmentFlags, changed_enrollment
+from provisiond.cli.enrollment_options import (
     AllocationPolicyOption,
     DeviceId,
     EdgeEnabled,
-    EnrollmentFlags,
     InitialTwinProperties,
     InitialTwinTags,
     IotHubs,
     ReprovisionPolicyOption,
-    changed_enrollment,
 )
 from provisiond.cli.output import Output, OutputFormat, confirm, note, print_record, print_records, print_text, suggest
 from provisiond.cli.secret_files import read_certificate, read_tpm_public
