@@ -22,7 +22,6 @@ from provisiond.model import (
     Decision,
     Evidence,
     Facts,
-    Hub,
     IssuedChallenge,
     Message,
     Outcome,
@@ -53,7 +52,7 @@ from provisiond.registration.challenge import decode_issued, encode_issued
 from provisiond.registration.challenge_ledger import ChallengeLedger, ChallengeLimits
 from provisiond.registration.context import uuid_text
 from provisiond.registration.decide import Context, RegistrationPolicy, decide_poll, decide_register, refuse
-from provisiond.registration.questions import facts_query
+from provisiond.registration.questions import facts_of, facts_query
 from provisiond.registration.throttle import RequestLimits, Standing, Throttle, ThrottleKey, address_group
 
 _COMMIT_ATTEMPTS: Final = 8
@@ -275,14 +274,7 @@ class Pipeline:
     async def _facts(self, request: Request) -> Facts:
         with self._timed("facts"):
             stored = await self._store.facts(facts_query(request))
-        return Facts(
-            individual=stored.individual,
-            groups=stored.groups,
-            registration=stored.registration,
-            endorsement_key_owner=stored.endorsement_key_owner,
-            registered_group=stored.registered_group,
-            hubs=_without(self._hubs.snapshot(), stored.draining_hubs),
-        )
+        return facts_of(stored, self._hubs.snapshot())
 
     async def _commit(self, decision: Decision) -> None:
         if decision.registration is None and decision.audit is None:
@@ -385,13 +377,6 @@ class Pipeline:
             case _:
                 native_device = connection.role is Role.NATIVE
                 return native_device or dps.takes_immediate_assignment(connection.client_version)
-
-
-def _without(hubs: tuple[Hub, ...], draining: frozenset[str]) -> tuple[Hub, ...]:
-    """The hubs, those that drain not eligible."""
-    if not draining:
-        return hubs
-    return tuple(replace(hub, eligible=False) if hub.name in draining else hub for hub in hubs)
 
 
 def _challenge_key(protocol: Role, connection_id: str, challenge_id: str | None) -> str:

@@ -1,7 +1,7 @@
 """What would become of a device that asked now: the decision and its trace, and nothing is written."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final, Protocol
 
 from provisiond.admin.assumed_evidence import Presented, assume_evidence
@@ -21,7 +21,7 @@ from provisiond.model import (
 )
 from provisiond.ports import Clock, Entropy, FactsQuery, StoredFacts
 from provisiond.registration.decide import Context, RegistrationPolicy, decide_register, refuse
-from provisiond.registration.questions import facts_query
+from provisiond.registration.questions import facts_of, facts_query
 
 _MISSING_INTERMEDIATES: Final = ("ca-not-enrolled", "issuer-missing")
 _WHAT_TELLS: Final = {
@@ -99,14 +99,7 @@ async def explain(
         presented, known, claimed_id, id_scope=policy.attestation.id_scope, now=context.now
     )
     request = RegisterRequest(claimed_id=claimed_id, evidence=evidence)
-    stored = await store.facts(facts_query(request))
-    facts = Facts(
-        individual=stored.individual,
-        groups=stored.groups,
-        registration=stored.registration,
-        endorsement_key_owner=stored.endorsement_key_owner,
-        hubs=tuple(replace(hub, eligible=hub.eligible and hub.name not in stored.draining_hubs) for hub in hubs),
-    )
+    facts = facts_of(await store.facts(facts_query(request)), hubs)
     if presented.is_empty and not assumptions:
         decision = _undecidable(claimed_id, facts, context)
     else:

@@ -31,7 +31,7 @@ from provisiond.attestation.enrollable_certificate import (
     load_certificates,
 )
 from provisiond.attestation.examination import examine, recording_failure
-from provisiond.attestation.group_anchor import CREDENTIALS, find_decisive, find_path, read_anchors
+from provisiond.attestation.group_anchor import CREDENTIALS, GroupAnchor, find_decisive, find_path, read_anchors
 from provisiond.attestation.revocation import check_revocation
 from provisiond.errors import AttestationError
 from provisiond.model import AttestationType, Enrollment, RegistrationId, Trace, Verified, X509Material
@@ -137,13 +137,7 @@ def verify_individual(
     examine(trace, "certificate-pinned", lambda: _check_pinned(leaf_der, material), "Azure DPS X.509 attestation")
     leaf = _check_device_certificate(leaf_der, claimed_id, now, trace, pinned=True)
     check_revocation((leaf,), crls=crls, revoked=frozenset(), now=now, trace=trace)
-    return Verified(
-        registration_id=claimed_id,
-        enrollment=enrollment,
-        attestation_type=AttestationType.X509,
-        credential=CREDENTIALS[material.certificates.index(leaf_der)],
-        certificate_der=leaf_der,
-    )
+    return _verified(claimed_id, enrollment, CREDENTIALS[material.certificates.index(leaf_der)], leaf_der)
 
 
 def verify_group(
@@ -185,24 +179,33 @@ def verify_group(
     examine(trace, "chain-limits", lambda: _check_limits(unverified_chain, limits))
     leaf = _check_device_certificate(unverified_chain[0], claimed_id, now, trace)
     issuers = _read_issuers(unverified_chain[1:], trace)
-    anchors = read_anchors(groups, trace)
-    if not anchors:
-        reason = f"no enrollment group has a CA certificate for the issuer {describe_name(leaf.issuer)}"
-        trace.failed("certification-path", reason)
-        raise AttestationError(reason, finding="ca-not-enrolled")
+    anchors = _enrolled_anchors(groups, leaf, trace)
     issuers = keep_bounded(issuers, [anchor.certificate_der for anchor in anchors])
     path = find_path(leaf, issuers, anchors, now, trace, max_authorities=limits.max_chain)
     check_revocation(path, crls=crls, revoked=revoked, now=now, trace=trace)
     decisive = find_decisive(leaf, issuers, anchors, path, now)
     state = decisive.group.provisioning_status
     trace.passed("enrollment-group", f"group {decisive.group.id} ({state}) is the nearest: {decisive.credential}")
+    return _verified(claimed_id, decisive.group, decisive.credential, unverified_chain[0])
+
+
+def _verified(claimed_id: RegistrationId, enrollment: Enrollment, credential: str, leaf_der: bytes) -> Verified:
     return Verified(
         registration_id=claimed_id,
-        enrollment=decisive.group,
+        enrollment=enrollment,
         attestation_type=AttestationType.X509,
-        credential=decisive.credential,
-        certificate_der=unverified_chain[0],
+        credential=credential,
+        certificate_der=leaf_der,
     )
+
+
+def _enrolled_anchors(groups: Sequence[Enrollment], leaf: x509.Certificate, trace: Trace) -> tuple[GroupAnchor, ...]:
+    anchors = read_anchors(groups, trace)
+    if not anchors:
+        reason = f"no enrollment group has a CA certificate for the issuer {describe_name(leaf.issuer)}"
+        trace.failed("certification-path", reason)
+        raise AttestationError(reason, finding="ca-not-enrolled")
+    return anchors
 
 
 def _material_of(enrollment: Enrollment, trace: Trace) -> X509Material:

@@ -87,16 +87,26 @@ def explain(
     if tracking_id is not None:
         assigned = asyncio.run(_show_past(config, tracking_id, output))
     else:
-        presented = Presented(
-            chain=read_certificates(certificate_path) if certificate_path else (),
-            sas_token=_read_token(sas) if sas is not None else None,
-            endorsement_key=read_tpm_public(endorsement_key, "--endorsement-key") if endorsement_key else None,
-            storage_root_key=read_tpm_public(storage_root_key, "--storage-root-key") if storage_root_key else None,
-            ek_chain=_read_ek_chain(ek_certificate) if ek_certificate else (),
-        )
+        presented = _presented(certificate_path, endorsement_key, storage_root_key, ek_certificate, sas)
         assigned = asyncio.run(_show_future(config, registration_id or "", presented, output))
     if not assigned:
         raise typer.Exit(ExitCode.REFUSED)
+
+
+def _presented(
+    certificate_path: Path | None,
+    endorsement_key: str | None,
+    storage_root_key: str | None,
+    ek_certificate: Path | None,
+    sas: str | None,
+) -> Presented:
+    return Presented(
+        chain=read_certificates(certificate_path) if certificate_path else (),
+        sas_token=_read_token(sas) if sas is not None else None,
+        endorsement_key=read_tpm_public(endorsement_key, "--endorsement-key") if endorsement_key else None,
+        storage_root_key=read_tpm_public(storage_root_key, "--storage-root-key") if storage_root_key else None,
+        ek_chain=_read_ek_chain(ek_certificate) if ek_certificate else (),
+    )
 
 
 async def _show_future(

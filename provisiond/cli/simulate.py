@@ -70,6 +70,26 @@ GroupKeyFile = Annotated[
         "--group-key-file", help="symmetricKey: base64 key of the group, `-` for stdin; derives the device's."
     ),
 ]
+CertificatePath = Annotated[
+    Path | None,
+    typer.Option("--certificate-path", help="x509: PEM chain, leaf first. tpm: issuers of its certificate."),
+]
+KeyPath = Annotated[Path | None, typer.Option("--key-path", help="x509: PEM private key.")]
+KeyFile = Annotated[
+    Path | None, typer.Option("--key-file", help="symmetricKey: base64 key of the device; `-` for stdin.")
+]
+Tpm = Annotated[str, typer.Option("--tpm", metavar="swtpm|socket:PATH|device:PATH", help="tpm: which.")]
+TpmAlgorithm = Annotated[
+    KeyAlgorithm, typer.Option("--tpm-algorithm", help="tpm: of the keys made where the TPM has none.")
+]
+StateDir = Annotated[
+    Path | None,
+    typer.Option("--dir", metavar="STATE", help="Keeps what is made (keys, swtpm's state) between runs."),
+]
+PrintEndorsementKey = Annotated[
+    bool, typer.Option("--print-endorsement-key", help="tpm: print the base64 to enroll, and exit.")
+]
+ConnectHub = Annotated[bool, typer.Option("--connect-hub", help="Go on to the assigned hub and send one message.")]
 
 
 @app.command("device", epilog="Example: provisiond simulate device pump-1 --key-file pump-1.key --ca-file ca/root.crt")
@@ -87,30 +107,16 @@ def simulate_device(
     plaintext: Plaintext = False,
     user_name: UserName = None,
     password_file: PasswordFile = None,
-    certificate_path: Annotated[
-        Path | None,
-        typer.Option("--certificate-path", help="x509: PEM chain, leaf first. tpm: issuers of its certificate."),
-    ] = None,
-    key_path: Annotated[Path | None, typer.Option("--key-path", help="x509: PEM private key.")] = None,
-    key_file: Annotated[
-        Path | None, typer.Option("--key-file", help="symmetricKey: base64 key of the device; `-` for stdin.")
-    ] = None,
+    certificate_path: CertificatePath = None,
+    key_path: KeyPath = None,
+    key_file: KeyFile = None,
     group_key_file: GroupKeyFile = None,
-    tpm: Annotated[str, typer.Option("--tpm", metavar="swtpm|socket:PATH|device:PATH", help="tpm: which.")] = "swtpm",
-    tpm_algorithm: Annotated[
-        KeyAlgorithm, typer.Option("--tpm-algorithm", help="tpm: of the keys made where the TPM has none.")
-    ] = KeyAlgorithm.RSA,
-    state_dir: Annotated[
-        Path | None,
-        typer.Option("--dir", metavar="STATE", help="Keeps what is made (keys, swtpm's state) between runs."),
-    ] = None,
-    print_endorsement_key: Annotated[
-        bool, typer.Option("--print-endorsement-key", help="tpm: print the base64 to enroll, and exit.")
-    ] = False,
+    tpm: Tpm = "swtpm",
+    tpm_algorithm: TpmAlgorithm = KeyAlgorithm.RSA,
+    state_dir: StateDir = None,
+    print_endorsement_key: PrintEndorsementKey = False,
     payload: Payload = None,
-    connect_hub: Annotated[
-        bool, typer.Option("--connect-hub", help="Go on to the assigned hub and send one message.")
-    ] = False,
+    connect_hub: ConnectHub = False,
     timeout: Timeout = 120,
     output: Annotated[
         OutputFormat | None, typer.Option("--output", "-o", help="Form of a record instead of the story.")

@@ -1,8 +1,8 @@
 """Challenges: made for one claim, kept by the store, answered once.
 
 A challenge is bound to the registration, the protocol and the request that it was made for, and a TPM's to the
-connection as well. It is taken
-out of the store before its answer is looked at, so that an answer serves one try, right or wrong.
+connection as well. It is taken out of the store before its answer is looked at, so that an answer serves one try, right
+or wrong.
 """
 
 import json
@@ -64,18 +64,9 @@ def issue(
     secret = b""
     told: dict[str, Any] = {}
     if keys is not None and request.protocol is Role.DPS:
-        secret = entropy.token_bytes(_SECRET_SIZE_BYTES)
-        told["authentication_key"] = activation_blob(
-            endorsement_key=keys.endorsement, storage_root_key=keys.storage_root, key=secret, entropy=entropy
-        )
+        secret, told = _sas_key(keys, entropy)
     elif keys is not None:
-        if keys.attestation is None:
-            raise AttestationError("the request has no attestation key", finding="attestation-key-missing")
-        secret = entropy.token_bytes(_SECRET_SIZE_BYTES)
-        credential = make_credential(keys.endorsement, keys.attestation.name, secret, entropy=entropy)
-        told = {"id_object": credential.id_object, "encrypted_secret": credential.encrypted_secret}
-        if pcr_policy is not None:
-            told["pcr_selection"] = tuple((slot.bank, slot.index) for slot in pcr_policy.selection)
+        secret, told = _credential(keys, pcr_policy, entropy)
     return IssuedChallenge(
         challenge=Challenge(
             challenge_id=challenge_id,
@@ -92,6 +83,27 @@ def issue(
         request=request.octets,
         keys_sha256=b"" if request.evidence.tpm is None else keys_digest(request.evidence.tpm),
     )
+
+
+def _sas_key(keys: TpmKeys, entropy: Entropy) -> tuple[bytes, dict[str, Any]]:
+    """What a device on `$dps` topics signs its token with, and what it is told so that its TPM has it."""
+    secret = entropy.token_bytes(_SECRET_SIZE_BYTES)
+    blob = activation_blob(
+        endorsement_key=keys.endorsement, storage_root_key=keys.storage_root, key=secret, entropy=entropy
+    )
+    return secret, {"authentication_key": blob}
+
+
+def _credential(keys: TpmKeys, pcr_policy: PcrPolicy | None, entropy: Entropy) -> tuple[bytes, dict[str, Any]]:
+    """What only the TPM with both keys can release, and what the device is told so that it does."""
+    if keys.attestation is None:
+        raise AttestationError("the request has no attestation key", finding="attestation-key-missing")
+    secret = entropy.token_bytes(_SECRET_SIZE_BYTES)
+    credential = make_credential(keys.endorsement, keys.attestation.name, secret, entropy=entropy)
+    told: dict[str, Any] = {"id_object": credential.id_object, "encrypted_secret": credential.encrypted_secret}
+    if pcr_policy is not None:
+        told["pcr_selection"] = tuple((slot.bank, slot.index) for slot in pcr_policy.selection)
+    return secret, told
 
 
 def missing() -> AttestationError:
