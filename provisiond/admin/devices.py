@@ -167,20 +167,7 @@ class Devices:
         connector: HubConnector | None = None,
         published: Check | None = None,
     ) -> AuditRecord:
-        """Cut the live session, try to connect as the device would, and store what was observed: the receipt.
-
-        Args:
-            revocation: what was changed.
-            probe: the running service, for its own hub.
-            connector: of the hub that the device is on, where that is another one.
-            published: what became of its certificate, where it has one.
-
-        Returns:
-            The receipt, as it is in the audit log; its outcome is `proved`, `judged`, `not-proved` or `still-open`.
-
-        Raises:
-            StoreUnavailable: the receipt was not stored.
-        """
+        """As `DeviceProof.prove`: cut it off, try to connect as it would, store the receipt; raises as that does."""
         return await self._proof.prove(revocation, probe, connector=connector, published=published)
 
     # --- steps --------------------------------------------------------------------------------------------------------

@@ -29,6 +29,9 @@ from provisiond.cli.enrollment_options import (
     PcrPolicyOption,
     PrimaryKeyFile,
     ProvisioningStatusOption,
+    RegeneratePrimaryKey,
+    RegenerateSecondaryKey,
+    RemoveSecondaryCertificate,
     ReprovisionPolicyOption,
     Revoke,
     SecondaryCertificatePath,
@@ -87,26 +90,7 @@ def create(
     config: Config = None,
 ) -> None:
     """Enroll one device. A TPM's registration id may be left out: it is derived from the endorsement key."""
-    flags = EnrollmentFlags(
-        attestation_type=attestation_type,
-        certificate_path=certificate_path,
-        secondary_certificate_path=secondary_certificate_path,
-        endorsement_key=endorsement_key,
-        storage_root_key=storage_root_key,
-        pcr_policy=pcr_policy,
-        primary_key_file=primary_key_file,
-        secondary_key_file=secondary_key_file,
-        device_id=device_id,
-        allocation_policy=allocation_policy,
-        iot_hubs=iot_hubs,
-        webhook_url=webhook_url,
-        api_version=api_version,
-        provisioning_status=provisioning_status,
-        initial_twin_tags=initial_twin_tags,
-        initial_twin_properties=initial_twin_properties,
-        reprovision_policy=reprovision_policy,
-        edge_enabled=edge_enabled,
-    )
+    flags = EnrollmentFlags.given(locals())
     if registration_id is None and id_option is None and endorsement_key is not None:
         registration_id = derive_registration_id(read_tpm_public(endorsement_key, "--endorsement-key"))
     chosen = choose_id(registration_id, id_option, _WHAT)
@@ -141,20 +125,14 @@ def update(
     attestation_type: AttestationTypeOption = None,
     certificate_path: CertificatePath = None,
     secondary_certificate_path: SecondaryCertificatePath = None,
-    remove_secondary_certificate: Annotated[
-        bool, typer.Option("--remove-secondary-certificate", "--rsc", help="x509: at the end of a roll-over.")
-    ] = False,
+    remove_secondary_certificate: RemoveSecondaryCertificate = False,
     endorsement_key: EndorsementKey = None,
     storage_root_key: StorageRootKey = None,
     pcr_policy: PcrPolicyOption = None,
     primary_key_file: PrimaryKeyFile = None,
     secondary_key_file: SecondaryKeyFile = None,
-    regenerate_primary_key: Annotated[
-        bool, typer.Option("--regenerate-primary-key", help="symmetricKey: make a new one.")
-    ] = False,
-    regenerate_secondary_key: Annotated[
-        bool, typer.Option("--regenerate-secondary-key", help="symmetricKey: make a new one.")
-    ] = False,
+    regenerate_primary_key: RegeneratePrimaryKey = False,
+    regenerate_secondary_key: RegenerateSecondaryKey = False,
     device_id: DeviceId = None,
     allocation_policy: AllocationPolicyOption = None,
     iot_hubs: IotHubs = None,
@@ -171,29 +149,7 @@ def update(
     config: Config = None,
 ) -> None:
     """Change what is given and leave the rest. An empty --device-id, --iot-hubs or --pcr-policy takes it away."""
-    flags = EnrollmentFlags(
-        attestation_type=attestation_type,
-        certificate_path=certificate_path,
-        secondary_certificate_path=secondary_certificate_path,
-        remove_secondary_certificate=remove_secondary_certificate,
-        endorsement_key=endorsement_key,
-        storage_root_key=storage_root_key,
-        pcr_policy=pcr_policy,
-        primary_key_file=primary_key_file,
-        secondary_key_file=secondary_key_file,
-        regenerate_primary_key=regenerate_primary_key,
-        regenerate_secondary_key=regenerate_secondary_key,
-        device_id=device_id,
-        allocation_policy=allocation_policy,
-        iot_hubs=iot_hubs,
-        webhook_url=webhook_url,
-        api_version=api_version,
-        provisioning_status=provisioning_status,
-        initial_twin_tags=initial_twin_tags,
-        initial_twin_properties=initial_twin_properties,
-        reprovision_policy=reprovision_policy,
-        edge_enabled=edge_enabled,
-    )
+    flags = EnrollmentFlags.given(locals())
     chosen = choose_id(registration_id, id_option, _WHAT)
     asyncio.run(enrolled_records.update(config, _KIND, chosen, flags, etag=etag, show_keys=show_keys, output=output))
 

@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from provisiond.cli.enrollment_options import ReprovisionChoice
 from provisiond.cli.secret_files import STDIN, read_certificate, read_key, read_lines, read_object, read_tpm_public
@@ -56,6 +56,11 @@ class EnrollmentFlags:
     initial_twin_properties: str | None = None
     reprovision_policy: ReprovisionChoice | None = None
     edge_enabled: bool | None = None
+
+    @classmethod
+    def given(cls, arguments: Mapping[str, Any]) -> Self:
+        """The flags among all arguments of a command, by their names here; what it has no option for is left out."""
+        return cls(**{name: arguments[name] for name in cls.__dataclass_fields__ if name in arguments})
 
     def __post_init__(self) -> None:
         if self.primary_key_file == self.secondary_key_file == STDIN:

@@ -23,6 +23,9 @@ from provisiond.cli.enrollment_options import (
     PcrPolicyOption,
     PrimaryKeyFile,
     ProvisioningStatusOption,
+    RegeneratePrimaryKey,
+    RegenerateSecondaryKey,
+    RemoveSecondaryCertificate,
     ReprovisionPolicyOption,
     Revoke,
     SecondaryCertificatePath,
@@ -80,24 +83,8 @@ def create(
     """
     told = (certificate_path, secondary_certificate_path, allowed_ids, pcr_policy)
     is_keyed = all(value is None for value in told)
-    flags = EnrollmentFlags(
-        attestation_type=attestation_type or (AttestationType.SYMMETRIC_KEY if is_keyed else None),
-        certificate_path=certificate_path,
-        secondary_certificate_path=secondary_certificate_path,
-        allowed_ids=allowed_ids,
-        pcr_policy=pcr_policy,
-        primary_key_file=primary_key_file,
-        secondary_key_file=secondary_key_file,
-        allocation_policy=allocation_policy,
-        iot_hubs=iot_hubs,
-        webhook_url=webhook_url,
-        api_version=api_version,
-        provisioning_status=provisioning_status,
-        initial_twin_tags=initial_twin_tags,
-        initial_twin_properties=initial_twin_properties,
-        reprovision_policy=reprovision_policy,
-        edge_enabled=edge_enabled,
-    )
+    attestation_type = attestation_type or (AttestationType.SYMMETRIC_KEY if is_keyed else None)
+    flags = EnrollmentFlags.given(locals())
     chosen = choose_id(group_id, id_option, _WHAT)
     asyncio.run(enrolled_records.create(config, _KIND, chosen, flags, show_keys=show_keys, output=output))
 
@@ -132,19 +119,13 @@ def update(
     attestation_type: AttestationTypeOption = None,
     certificate_path: CertificatePath = None,
     secondary_certificate_path: SecondaryCertificatePath = None,
-    remove_secondary_certificate: Annotated[
-        bool, typer.Option("--remove-secondary-certificate", "--rsc", help="x509: at the end of a roll-over.")
-    ] = False,
+    remove_secondary_certificate: RemoveSecondaryCertificate = False,
     allowed_ids: AllowedIds = None,
     pcr_policy: PcrPolicyOption = None,
     primary_key_file: PrimaryKeyFile = None,
     secondary_key_file: SecondaryKeyFile = None,
-    regenerate_primary_key: Annotated[
-        bool, typer.Option("--regenerate-primary-key", help="symmetricKey: make a new one.")
-    ] = False,
-    regenerate_secondary_key: Annotated[
-        bool, typer.Option("--regenerate-secondary-key", help="symmetricKey: make a new one.")
-    ] = False,
+    regenerate_primary_key: RegeneratePrimaryKey = False,
+    regenerate_secondary_key: RegenerateSecondaryKey = False,
     allocation_policy: AllocationPolicyOption = None,
     iot_hubs: IotHubs = None,
     webhook_url: WebhookUrl = None,
@@ -160,27 +141,7 @@ def update(
     config: Config = None,
 ) -> None:
     """Change what is given and leave the rest. An empty --iot-hubs, --allowed-ids or --pcr-policy takes it away."""
-    flags = EnrollmentFlags(
-        attestation_type=attestation_type,
-        certificate_path=certificate_path,
-        secondary_certificate_path=secondary_certificate_path,
-        remove_secondary_certificate=remove_secondary_certificate,
-        allowed_ids=allowed_ids,
-        pcr_policy=pcr_policy,
-        primary_key_file=primary_key_file,
-        secondary_key_file=secondary_key_file,
-        regenerate_primary_key=regenerate_primary_key,
-        regenerate_secondary_key=regenerate_secondary_key,
-        allocation_policy=allocation_policy,
-        iot_hubs=iot_hubs,
-        webhook_url=webhook_url,
-        api_version=api_version,
-        provisioning_status=provisioning_status,
-        initial_twin_tags=initial_twin_tags,
-        initial_twin_properties=initial_twin_properties,
-        reprovision_policy=reprovision_policy,
-        edge_enabled=edge_enabled,
-    )
+    flags = EnrollmentFlags.given(locals())
     chosen = choose_id(group_id, id_option, _WHAT)
     asyncio.run(enrolled_records.update(config, _KIND, chosen, flags, etag=etag, show_keys=show_keys, output=output))
 

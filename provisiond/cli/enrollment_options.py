@@ -100,6 +100,13 @@ SecondaryKeyFile = Annotated[
         "--secondary-key-file", metavar="FILE|-", help="symmetricKey: as the primary.", rich_help_panel=_TRUST
     ),
 ]
+RemoveSecondaryCertificate = Annotated[
+    bool, typer.Option("--remove-secondary-certificate", "--rsc", help="x509: at the end of a roll-over.")
+]
+RegeneratePrimaryKey = Annotated[bool, typer.Option("--regenerate-primary-key", help="symmetricKey: make a new one.")]
+RegenerateSecondaryKey = Annotated[
+    bool, typer.Option("--regenerate-secondary-key", help="symmetricKey: make a new one.")
+]
 DeviceId = Annotated[
     str | None,
     typer.Option(
