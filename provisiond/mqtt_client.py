@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import socket
 import ssl
+from pathlib import Path
 from typing import Any, Final
 
 import aiomqtt
@@ -27,6 +28,25 @@ class ClosingSocket(ssl.SSLSocket):
         except BaseException:
             self.close()
             raise
+
+
+def verifying_tls(ca_file: Path | None, cert_file: Path | None = None, key_file: Path | None = None) -> ssl.SSLContext:
+    """TLS 1.2 or newer to a server whose certificate is verified.
+
+    Args:
+        ca_file: PEM certificates that it must chain to; None for those the system trusts.
+        cert_file: what is presented to it, PEM, ours first.
+        key_file: its private key, PEM; None when that is in `cert_file`.
+
+    Raises:
+        ssl.SSLError, OSError: a file cannot be used.
+    """
+    context = ssl.create_default_context(cafile=ca_file)
+    if cert_file is not None:
+        context.load_cert_chain(cert_file, key_file)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.sslsocket_class = ClosingSocket
+    return context
 
 
 class Client(aiomqtt.Client):

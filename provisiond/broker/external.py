@@ -35,7 +35,7 @@ from provisiond.broker.external_requests import (
 )
 from provisiond.errors import ConfigurationError, MalformedRequest
 from provisiond.model import Message
-from provisiond.mqtt_client import SOCKET_OPTIONS, ClosingSocket
+from provisiond.mqtt_client import SOCKET_OPTIONS, verifying_tls
 from provisiond.ports import Gatekeeper
 from provisiond.protocols.json_body import parse_json
 from provisiond.protocols.native_topics import REQUEST_FILTER
@@ -97,14 +97,9 @@ class ExternalBrokerSpec:
         if self.ca_file is None:
             return None
         try:
-            context = ssl.create_default_context(cafile=self.ca_file)
-            if self.cert_file is not None:
-                context.load_cert_chain(self.cert_file, self.key_file)
+            return verifying_tls(self.ca_file, self.cert_file, self.key_file)
         except (ssl.SSLError, OSError) as error:
             raise ConfigurationError(f"[broker.external] a certificate cannot be used: {error}") from error
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.sslsocket_class = ClosingSocket
-        return context
 
     @property
     def request_filter(self) -> str:

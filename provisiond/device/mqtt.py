@@ -18,7 +18,7 @@ from aiomqtt.exceptions import MqttConnectError
 from provisiond.device.credentials import Credential
 from provisiond.device.errors import CannotConnect, ConnectionLost, CredentialError, Refused, TimedOut
 from provisiond.model import Message
-from provisiond.mqtt_client import SOCKET_OPTIONS, Client, ClosingSocket
+from provisiond.mqtt_client import SOCKET_OPTIONS, Client, verifying_tls
 
 _LOGGER: Final = logging.getLogger("provisiond.device.mqtt")
 _LOGGER.addHandler(logging.NullHandler())  # a library does not write to stderr by itself
@@ -64,11 +64,9 @@ class Endpoint:
         if self.plaintext:
             return None
         try:
-            context = ssl.create_default_context(cafile=self.ca_file)
+            context = verifying_tls(self.ca_file)
         except (ssl.SSLError, OSError) as error:
             raise CredentialError(f"cannot use the CA file {self.ca_file}: {error}") from error
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.sslsocket_class = ClosingSocket
         credential.load_into(context)
         return context
 

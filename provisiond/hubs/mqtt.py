@@ -14,7 +14,7 @@ import aiomqtt
 from aiomqtt.exceptions import MqttConnectError
 
 from provisiond.errors import ConfigurationError, HubUnauthorized, HubUnavailable
-from provisiond.mqtt_client import SOCKET_OPTIONS, Client, ClosingSocket
+from provisiond.mqtt_client import SOCKET_OPTIONS, Client, verifying_tls
 
 _LOGGER: Final = logging.getLogger("provisiond.hubs.mqtt")
 _LOGGER.addHandler(logging.NullHandler())  # aiomqtt logs what is also raised
@@ -71,14 +71,9 @@ class MqttEndpoint:
         if not self.url.startswith("mqtts:"):
             return None
         try:
-            context = ssl.create_default_context(cafile=self.ca_file)
-            if self.cert_file is not None:
-                context.load_cert_chain(self.cert_file, self.key_file)
+            return verifying_tls(self.ca_file, self.cert_file, self.key_file)
         except (ssl.SSLError, OSError) as error:
             raise HubUnavailable(f"the TLS files for {self.url} cannot be used: {error}") from error
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.sslsocket_class = ClosingSocket
-        return context
 
 
 class MqttClient(Client):

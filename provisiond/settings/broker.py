@@ -1,6 +1,5 @@
 """[broker]: where devices connect, and what they may take."""
 
-from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
@@ -9,7 +8,7 @@ from provisiond.settings.addresses import SocketAddress, parse_bind
 from provisiond.settings.external import External
 from provisiond.settings.section import FilePath, Section
 from provisiond.settings.units import Bytes, Seconds, duration_within, size_within
-from provisiond.settings.values import Bind, Name, refuse_twins
+from provisiond.settings.values import Bind, Name, refuse_twins, with_key_beside_certificate
 
 
 class Listener(Section):
@@ -33,9 +32,7 @@ class Listener(Section):
     @model_validator(mode="before")
     @classmethod
     def _put_key_beside_certificate(cls, data: Any) -> Any:
-        if isinstance(data, dict) and isinstance(data.get("cert_file"), str) and "key_file" not in data:
-            return {**data, "key_file": str(Path(data["cert_file"]).with_suffix(".key"))}
-        return data
+        return with_key_beside_certificate(data)
 
     @model_validator(mode="after")
     def _check_tls(self) -> Self:

@@ -1,6 +1,5 @@
 """`[broker.external]`: the broker that the site runs already."""
 
-from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 from urllib.parse import SplitResult, urlsplit
 
@@ -9,6 +8,7 @@ from pydantic import Field, field_validator, model_validator
 from provisiond.settings.addresses import SocketAddress, check_host
 from provisiond.settings.section import FilePath, Section
 from provisiond.settings.units import Seconds, duration_within
+from provisiond.settings.values import with_key_beside_certificate
 
 _PORTS: Final = {"mqtt": 1883, "mqtts": 8883}
 
@@ -75,9 +75,7 @@ class External(Section):
     @model_validator(mode="before")
     @classmethod
     def _put_key_beside_certificate(cls, data: Any) -> Any:
-        if isinstance(data, dict) and isinstance(data.get("cert_file"), str) and "key_file" not in data:
-            return {**data, "key_file": str(Path(data["cert_file"]).with_suffix(".key"))}
-        return data
+        return with_key_beside_certificate(data)
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:

@@ -1,7 +1,8 @@
 """Values that several tables of the file have, checked alike."""
 
 from collections.abc import Iterable
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
 
@@ -18,6 +19,13 @@ Bind = Annotated[str, AfterValidator(_socket_address)]
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 """Safe in a log line, a label of a metric and a flag."""
+
+
+def with_key_beside_certificate(table: Any) -> Any:
+    """A table as it was read; one that names a certificate and no key has the `.key` beside the certificate."""
+    if isinstance(table, dict) and isinstance(table.get("cert_file"), str) and "key_file" not in table:
+        return {**table, "key_file": str(Path(table["cert_file"]).with_suffix(".key"))}
+    return table
 
 
 def refuse_twins(where: str, key: str, values: Iterable[str]) -> None:
