@@ -9,6 +9,7 @@ from cryptography.x509.oid import NameOID, ObjectIdentifier
 
 from provisiond.attestation.tpm_structures import encode_public, parse_public
 from tests.attestation.tpm_vectors import public_named
+from tests.certificates import make_key_usage
 
 FROM, UNTIL = datetime(2025, 1, 1, tzinfo=UTC), datetime(2035, 1, 1, tzinfo=UTC)
 
@@ -18,21 +19,6 @@ def software_endorsement_key():
     numbers = ec.generate_private_key(ec.SECP256R1()).public_key().public_numbers()
     template = parse_public(public_named("ek-p256-L2")).template
     return parse_public(encode_public(template, (numbers.x.to_bytes(32, "big"), numbers.y.to_bytes(32, "big"))))
-
-
-def key_usage(**bits):
-    names = (
-        "digital_signature",
-        "content_commitment",
-        "key_encipherment",
-        "data_encipherment",
-        "key_agreement",
-        "key_cert_sign",
-        "crl_sign",
-        "encipher_only",
-        "decipher_only",
-    )
-    return x509.KeyUsage(**(dict.fromkeys(names, False) | bits))
 
 
 def tpm_name(manufacturer, model, version):
@@ -54,7 +40,7 @@ class EkAuthority:
         builder = (
             self._builder(self.name, signer.name, self.key.public_key())
             .add_extension(x509.BasicConstraints(ca=is_ca, path_length=path_length if is_ca else None), critical=True)
-            .add_extension(usage or key_usage(key_cert_sign=True), critical=True)
+            .add_extension(usage or make_key_usage("key_cert_sign"), critical=True)
         )
         self.der = signer.sign(builder, **signing)
 
@@ -76,9 +62,9 @@ class EkAuthority:
 
     def issue(self, public, *, manufacturer="id:54455354", model="test", version="id:00010000", **signing):
         usage = (
-            key_usage(key_encipherment=True)
+            make_key_usage("key_encipherment")
             if isinstance(public.key, rsa.RSAPublicKey)
-            else key_usage(key_agreement=True)
+            else make_key_usage("key_agreement")
         )
         alternative = x509.SubjectAlternativeName([x509.DirectoryName(tpm_name(manufacturer, model, version))])
         builder = (

@@ -11,8 +11,8 @@ from provisiond.attestation.ek_certificate import verify_ek_certificate
 from provisiond.attestation.ek_certificate_path import SIGNATURES_MAX
 from provisiond.errors import AttestationError
 from provisiond.model import Trace
-from tests.attestation.ek_certificate_factory import EkAuthority, key_usage, pss, software_endorsement_key
-from tests.certificates import make_key
+from tests.attestation.ek_certificate_factory import EkAuthority, pss, software_endorsement_key
+from tests.certificates import make_key, make_key_usage
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
 endorsement_key = software_endorsement_key()
@@ -98,7 +98,7 @@ def test_a_self_issued_certificate_does_not_count_against_the_path_length():
 
 @pytest.mark.parametrize(
     ("arguments", "reason"),
-    [({"is_ca": False}, "not a CA"), ({"usage": key_usage(digital_signature=True)}, "may not sign certificates")],
+    [({"is_ca": False}, "not a CA"), ({"usage": make_key_usage("digital_signature")}, "may not sign certificates")],
 )
 def test_an_issuer_that_may_not_issue_is_refused(arguments, reason):
     lower = EkAuthority("lower", issuer=root, **arguments)

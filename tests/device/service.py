@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote
 
+from tests.loopback_server import serving
+
 HANG_UP = object()
 SILENCE = object()
 
@@ -178,22 +180,8 @@ def parse_connect(packet, writer):
 async def run_service(*answers, tls=None, **options):
     """Serve on a free loopback port."""
     service = ScriptedService(answers=list(answers) or [ASSIGNED], **options)
-    tasks = set()
-
-    async def serve(reader, writer):
-        tasks.add(asyncio.current_task())
-        await service.serve(reader, writer)
-
-    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=tls)
-    service.port = server.sockets[0].getsockname()[1]
-    try:
+    async with serving(service.serve, tls=tls) as service.port:
         yield service
-    finally:
-        server.close()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        await server.wait_closed()
 
 
 def assigned(**state):

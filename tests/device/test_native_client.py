@@ -21,6 +21,7 @@ from provisiond.protocols.hub_credential import seal_secret
 from provisiond.protocols.sealing import SealingContext
 from tests.certificates import make_key, make_leaf
 from tests.device.service import ScriptedService
+from tests.loopback_server import serving
 
 KEY = SymmetricKeyCredential(key=b"k" * 32)
 QUICK = Patience(connect_s=5, request_s=0.5, total_s=10, poll_s=0, backoff_s=0.01, jitter=0)
@@ -54,22 +55,8 @@ def length_of(body):
 @asynccontextmanager
 async def run_native(*answers):
     service = NativeService(answers=list(answers))
-    tasks = set()
-
-    async def serve(reader, writer):
-        tasks.add(asyncio.current_task())
-        await service.serve(reader, writer)
-
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    service.port = server.sockets[0].getsockname()[1]
-    try:
+    async with serving(service.serve) as service.port:
         yield service
-    finally:
-        server.close()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        await server.wait_closed()
 
 
 async def register(service, credential=KEY, **patience):

@@ -33,8 +33,6 @@ from provisiond.model import (
     Hub,
     Message,
     ProvisioningStatus,
-    Registration,
-    RegistrationStatus,
 )
 from provisiond.observer import Observers
 from provisiond.pipeline import Pipeline, ServicePolicy
@@ -46,6 +44,7 @@ from provisiond.store import SqliteStore
 from provisiond.system import SystemClock, SystemEntropy
 from tests.certificates import SERVER_AUTH, make_ca, make_leaf
 from tests.fakes_decision import RecordingObserver
+from tests.store.records import make_registration_of
 
 TOKEN = "a-token-for-operators"
 HUBS = (Hub(name="one", host="one.test"), Hub(name="two", host="two.test"))
@@ -184,22 +183,8 @@ def make_audit():
 
 
 def make_registration(enrollment, registration_id):
-    now = datetime.now(UTC)
-    return Registration(
-        registration_id=registration_id,
-        status=RegistrationStatus.ASSIGNED,
-        operation_id=f"op-{registration_id}",
-        version=1,
-        hub="one",
-        assigned_host="one.test",
-        device_id=enrollment.device_id or registration_id,
-        enrollment_kind=enrollment.kind,
-        enrollment_id=enrollment.id,
-        attestation_type=enrollment.attestation_type,
-        etag="e",
-        created_at=now,
-        updated_at=now,
-    )
+    place = {"hub": "one", "assigned_host": "one.test", "device_id": enrollment.device_id or registration_id}
+    return make_registration_of(enrollment, registration_id, **place)
 
 
 @asynccontextmanager

@@ -3,25 +3,11 @@ from dataclasses import replace
 import pytest
 
 from provisiond.enrollment.reprovision import POLICIES, stays, substatus_after
-from provisiond.model import AttestationType, EnrollmentKind, Registration, RegistrationStatus, Substatus
-from tests.fakes_decision import NOW
+from provisiond.model import RegistrationStatus, Substatus
+from tests.store.records import make_registration
 
 MIGRATE, RESET, NEVER = (POLICIES[name] for name in ("reprovisionandmigratedata", "reprovisionandresetdata", "never"))
-ASSIGNED = Registration(
-    registration_id="a",
-    status=RegistrationStatus.ASSIGNED,
-    substatus=Substatus.INITIAL_ASSIGNMENT,
-    operation_id="5.a",
-    version=1,
-    hub="one",
-    device_id="a",
-    enrollment_kind=EnrollmentKind.INDIVIDUAL,
-    enrollment_id="a",
-    attestation_type=AttestationType.SYMMETRIC_KEY,
-    etag="e",
-    created_at=NOW,
-    updated_at=NOW,
-)
+ASSIGNED = make_registration(hub="one")
 
 
 @pytest.mark.parametrize("policy", [MIGRATE, RESET])

@@ -6,6 +6,8 @@ import json
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
+from tests.loopback_server import serving
+
 
 @dataclass
 class Service:
@@ -32,25 +34,16 @@ class Request:
 
 @asynccontextmanager
 async def run_service(answer, *, tls=None):
-    service, tasks = Service(answer=answer), set()
+    service = Service(answer=answer)
 
     async def serve(reader, writer):
-        tasks.add(asyncio.current_task())
         with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
             while True:
                 await answer_one(service, reader, writer)
         writer.transport.abort()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=tls)
-    service.port = server.sockets[0].getsockname()[1]
-    try:
+    async with serving(serve, tls=tls) as service.port:
         yield service
-    finally:
-        server.close()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        await server.wait_closed()
 
 
 async def answer_one(service, reader, writer):

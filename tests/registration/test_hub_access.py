@@ -13,7 +13,6 @@ from provisiond.model import (
     Connection,
     EnrollmentKind,
     Hub,
-    Registration,
     RegistrationId,
     RegistrationStatus,
     Retirement,
@@ -26,6 +25,7 @@ from provisiond.registration.hub_access import HubFacts, device_keys, judge_acce
 from tests.certificates import make_ca, make_leaf
 from tests.enrollment_factory import PRIMARY_KEY, SECONDARY_KEY, certificates, group, individual
 from tests.fakes_decision import NOW
+from tests.store.records import make_registration_of
 
 HUBS = (Hub(name="local", host="gateway.local"), Hub(name="far", host="far.example", type="mosquitto"))
 POLICY = AttestationPolicy(id_scope="0ne0")
@@ -49,25 +49,8 @@ def connect(device="Dev-1", *, sas=None, chain=()):
     )
 
 
-def registered(enrollment, registration_id="Dev-1", **changes):
-    return replace(
-        Registration(
-            registration_id=registration_id,
-            status=RegistrationStatus.ASSIGNED,
-            operation_id="op",
-            version=1,
-            hub="local",
-            assigned_host="gateway.local",
-            device_id=registration_id,
-            enrollment_kind=enrollment.kind,
-            enrollment_id=enrollment.id,
-            attestation_type=enrollment.attestation_type,
-            etag="e",
-            created_at=NOW,
-            updated_at=NOW,
-        ),
-        **changes,
-    )
+def registered(enrollment, **changes):
+    return make_registration_of(enrollment, "Dev-1", **changes)
 
 
 def facts(enrollment, *, issuers=(), individual_=None, **changes):

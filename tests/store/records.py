@@ -68,6 +68,15 @@ def make_registration(id_: str = "Device-1", **changes: Any) -> Registration:
     )
 
 
+def make_registration_of(enrollment: Enrollment, id_: str = "Device-1", **changes: Any) -> Registration:
+    by = {
+        "enrollment_kind": enrollment.kind,
+        "enrollment_id": enrollment.id,
+        "attestation_type": enrollment.attestation_type,
+    }
+    return make_registration(id_, **(by | changes))
+
+
 def make_audit(tracking_id: str = "t-1", registration_id: str = "Device-1", **changes: Any) -> AuditRecord:
     return replace(
         AuditRecord(
