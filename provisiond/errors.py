@@ -24,6 +24,7 @@
     ├── SealBroken                  a sealed credential is not for this key or context, or was altered
     ├── ConnectRefused              the MQTT CONNECT is inconsistent; carries the CONNACK return code
     ├── ConfigurationError          the configuration cannot be used; says which key and the way out
+    │   └── AddressUnavailable          an address of it cannot be bound now: exit 75, for a supervisor to try again
     └── AdminError                  an operator's request cannot be done
         ├── InvalidArgument         exit 2
         ├── RecordNotFound          exit 3
@@ -36,6 +37,7 @@ the operator finds the reason under the tracking id.
 Codes are those of the Azure DPS table: HTTP class times 1000 + detail.
 """
 
+import errno
 from typing import ClassVar
 
 
@@ -255,6 +257,17 @@ class ConnectRefused(ProvisiondError):
 
 class ConfigurationError(ProvisiondError):
     """The configuration cannot be used. The message names the file, the key and the way out."""
+
+
+class AddressUnavailable(ConfigurationError):
+    """An address cannot be bound now: another program has it, or this machine does not have it yet."""
+
+
+def binding_error(reason: str, error: OSError) -> ConfigurationError:
+    """The error for an address that cannot be bound: one that time may mend, or one that only an operator does."""
+    if error.errno in (errno.EADDRINUSE, errno.EADDRNOTAVAIL):
+        return AddressUnavailable(reason)
+    return ConfigurationError(reason)
 
 
 class AdminError(ProvisiondError):

@@ -8,7 +8,7 @@ from wsgiref.simple_server import WSGIServer
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 
 from provisiond import __version__
-from provisiond.errors import ConfigurationError, ConnectRefused
+from provisiond.errors import ConnectRefused, binding_error
 from provisiond.model import ConnectAttempt, Connection, Decision, Outcome
 
 STAGES: Final = ("facts", "decide", "commit")
@@ -114,9 +114,9 @@ class MetricsServer:
         try:
             served: tuple[WSGIServer, Thread] = start_http_server(port, host, metrics.registry)
         except OSError as error:
-            raise ConfigurationError(
-                f"[metrics] cannot listen on {host}:{port}: {error.strerror}; choose another bind or enabled = false"
-            ) from error
+            way_out = "choose another bind or enabled = false"
+            reason = f"[metrics] cannot listen on {host}:{port}: {error.strerror}; {way_out}"
+            raise binding_error(reason, error) from error
         self._server, self._thread = served
 
     @property

@@ -18,7 +18,7 @@ from provisiond.broker.limits import BrokerLimits
 from provisiond.broker.offences import BrokerStatistics, OffenceLog, Reason
 from provisiond.broker.tls import ClientCertificates, load_context
 from provisiond.broker.transport import SocketTransport
-from provisiond.errors import ConfigurationError
+from provisiond.errors import ConfigurationError, binding_error
 
 BACKLOG: Final = 4096
 """Connections the kernel holds for us in a burst; what Linux allows by default (net.core.somaxconn)."""
@@ -210,7 +210,7 @@ class Listener:
         """Bind every address of the host.
 
         Raises:
-            ConfigurationError: it cannot be bound; names the listener and the address.
+            ConfigurationError: it cannot be bound (AddressUnavailable: not now); names the listener and the address.
         """
         spec, port = self.spec, self.spec.port
         try:
@@ -220,9 +220,8 @@ class Listener:
                 self._sockets.append(_bind(family, (address[0], port, *address[2:])))
                 port = self.address[1]
         except OSError as error:
-            raise ConfigurationError(
-                f"listener {spec.name}: cannot bind {spec.host}:{spec.port}: {error.strerror}"
-            ) from error
+            reason = f"listener {spec.name}: cannot bind {spec.host}:{spec.port}: {error.strerror}"
+            raise binding_error(reason, error) from error
 
     def accept(self) -> None:
         """Begin to accept."""

@@ -33,6 +33,7 @@ _CODES: Final[tuple[tuple[type[Exception], ExitCode], ...]] = (
     (errors.RecordNotFound, ExitCode.NOT_FOUND),
     (errors.AlreadyExists, ExitCode.CONFLICT),
     (errors.EtagMismatch, ExitCode.CONFLICT),
+    (errors.AddressUnavailable, ExitCode.TRY_LATER),
     (errors.ConfigurationError, ExitCode.CONFIGURATION),
     (errors.VersionConflict, ExitCode.TRY_LATER),
     (errors.Throttled, ExitCode.TRY_LATER),

@@ -35,7 +35,8 @@ def dotted(path: KeyPath) -> str:
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """`; did you mean "inflight"?`, or nothing."""
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    others = [other for other in known if other != word]  # the same word is of another type: "1" for 1
+    close = difflib.get_close_matches(word, others, n=1, cutoff=0.6)
     return f'; did you mean "{close[0]}"?' if close else ""
 
 

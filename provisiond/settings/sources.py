@@ -47,13 +47,17 @@ def find_file(explicit: Path | None, environment: Mapping[str, str]) -> Path | N
     """The configuration file: `explicit`, else `$PROVISIOND_CONFIG`, else the first of `SEARCHED_FILES` that exists.
 
     Raises:
-        ConfigurationError: a file that was asked for does not exist.
+        ConfigurationError: a file that was asked for does not exist, or is a directory.
     """
     named = explicit or (Path(environment[FILE_VARIABLE]) if environment.get(FILE_VARIABLE) else None)
     if named is None:
         return next((file.absolute() for file in SEARCHED_FILES if file.is_file()), None)
+    source = "--config" if explicit else f"${FILE_VARIABLE}"
+    if named.is_dir():
+        raise ConfigurationError(
+            f"{named}: a directory ({source}); give the file itself, such as {named / SEARCHED_FILES[0]}"
+        )
     if not named.is_file():
-        source = "--config" if explicit else f"${FILE_VARIABLE}"
         raise ConfigurationError(
             f"{named}: no such file ({source}); make one with `provisiond init --dir {named.parent or '.'}`"
         )

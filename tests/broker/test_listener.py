@@ -1,6 +1,7 @@
 """Listeners: what may be bound, who is let in, and how certificates are replaced."""
 
 import asyncio
+import errno
 import resource
 import socket
 import ssl
@@ -11,7 +12,7 @@ from provisiond.broker.embedded import EmbeddedBroker
 from provisiond.broker.limits import BrokerLimits
 from provisiond.broker.listener import ListenerSpec, _address_key
 from provisiond.broker.offences import Reason
-from provisiond.errors import ConfigurationError
+from provisiond.errors import AddressUnavailable, ConfigurationError, binding_error
 from tests.broker import wire
 from tests.certificates import SERVER_AUTH, make_leaf
 from tests.fakes import EchoGatekeeper
@@ -69,9 +70,14 @@ async def test_an_address_in_use_is_named_and_nothing_stays_open():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         broker = make_broker(plain(name="first"), plain(name="second", port=port))
-        with pytest.raises(ConfigurationError, match=rf"listener second: cannot bind 127\.0\.0\.1:{port}: "):
+        with pytest.raises(AddressUnavailable, match=rf"listener second: cannot bind 127\.0\.0\.1:{port}: "):
             await broker.start()
     assert broker.addresses == {}
+
+
+def test_only_what_time_may_mend_is_for_another_try():
+    assert isinstance(binding_error("x", OSError(errno.EADDRNOTAVAIL, "not yet")), AddressUnavailable)
+    assert not isinstance(binding_error("x", PermissionError(errno.EACCES, "a port below 1024")), AddressUnavailable)
 
 
 async def test_a_name_is_bound_on_all_its_addresses():

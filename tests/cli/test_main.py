@@ -90,6 +90,7 @@ def test_the_configuration_may_stand_in_the_environment(gateway, monkeypatch):
         (ConnectionRefusedError(111, "x"), 69),
         (errors.VersionConflict("x"), 75),
         (errors.Throttled("x", retry_after_s=1), 75),
+        (errors.AddressUnavailable("x"), 75),
         (errors.ConfigurationError("x"), 78),
         (errors.ProvisiondError("x"), 1),
         (PermissionError(13, "Permission denied", "/file"), 1),

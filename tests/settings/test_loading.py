@@ -62,6 +62,16 @@ def test_a_file_that_was_asked_for_must_exist(tmp_path):
         load_settings(environment={"PROVISIOND_CONFIG": str(tmp_path / "absent.toml")})
 
 
+def test_a_directory_is_no_file(tmp_path):
+    expected = rf"^{tmp_path}: a directory \(--config\); give the file itself, such as {tmp_path}/provisiond.toml$"
+    with pytest.raises(ConfigurationError, match=expected):
+        load_settings(tmp_path, environment={})
+
+
+def test_a_word_is_not_suggested_for_itself(refusal):
+    assert refusal('config_version = "1"\n').endswith(":1: config_version = '1' is not 1")
+
+
 def test_flags_go_before_environment_before_credentials_before_the_file(write, tmp_path):
     file = write(
         HEAD + '[log]\nlevel = "error"\nformat = "json"\n[service]\nid_scope = "file"\n[metrics]\nenabled=true\n'
