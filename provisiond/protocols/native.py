@@ -200,8 +200,13 @@ def _parse_body(model: type[_Body], payload: bytes) -> _Body:
         return model.model_validate(body)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        place = ".".join(str(part) for part in first["loc"]) or "body"
+        place = ".".join(map(str, _member(first["loc"]))) or "body"
         raise _malformed(f"{place}: {first['msg']}") from error
+
+
+def _member(location: tuple[int | str, ...]) -> tuple[int | str, ...]:
+    """Where in the message; the library names the kind of attestation between `attestation` and its members."""
+    return location[:1] + location[2:] if location[:1] == ("attestation",) else location
 
 
 def _malformed(reason: str) -> MalformedRequest:

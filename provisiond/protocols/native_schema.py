@@ -9,18 +9,25 @@ from provisiond.protocols.native_models import AnswerMessage, RegisterMessage, R
 _MESSAGES: Final = (RegisterMessage, AnswerMessage, StatusMessage, ReplyMessage)
 
 
-class _Untitled(GenerateJsonSchema):
-    """A member's name says what a title made from it would say."""
+class _AsOnTheWire(GenerateJsonSchema):
+    """A member's name says what a title made from it would say; what is absent is left out, never null."""
 
     def field_title_should_be_set(self, schema: Any) -> bool:  # noqa: ARG002 - pydantic's signature
         return False
+
+    def nullable_schema(self, schema: Any) -> Any:
+        return self.generate_inner(schema["schema"])
+
+    def default_schema(self, schema: Any) -> Any:
+        inner = super().default_schema(schema)
+        return {name: value for name, value in inner.items() if name != "default" or value is not None}
 
 
 def generate_schema() -> dict[str, Any]:
     """JSON Schema (2020-12) of the four messages; each is a definition under `$defs`."""
     _, schema = models_json_schema(
         [(message, "validation") for message in _MESSAGES],
-        schema_generator=_Untitled,
+        schema_generator=_AsOnTheWire,
         title="provisiond native protocol, version 1",
         description="Payloads on provisiond/v1/{registrationId}/req/{op}/{rid} and …/res/{op}/{rid}.",
     )

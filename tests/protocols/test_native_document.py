@@ -44,6 +44,13 @@ def test_the_schema_is_current():
     assert SCHEMA.read_text() == schema_text(), "run python -m tests.protocols.native_vectors"
 
 
+def test_the_schema_leaves_out_what_is_absent():
+    assert "null" not in SCHEMA.read_text()
+    definitions = json.loads(SCHEMA.read_text())["$defs"]
+    assert definitions["RegisterMessage"]["properties"]["payload"] == {}
+    assert definitions["TpmClaim"]["required"] == ["endorsementKey", "storageRootKey", "attestationKey"]
+
+
 def test_the_examples_are_the_vectors():
     document = DOCUMENT.read_text()
     assert replace_blocks(document, render_blocks(VECTORS)) == document, "run python -m tests.protocols.native_vectors"
