@@ -16,15 +16,15 @@ from provisiond.admin.declared import Planned, apply
 from provisiond.broker.external import ExternalBroker
 from provisiond.declaring import declares, plan_declared, record_hubs
 from provisiond.edge import make_edge, measure_edge, reload_edge
+from provisiond.embedded_hub.audience import AssignmentObserver, Audience, EventObserver
+from provisiond.embedded_hub.background import Background
+from provisiond.embedded_hub.hub import EmbeddedHub
+from provisiond.embedded_hub.operator_desk import OperatorDesk
+from provisiond.embedded_hub.operator_token import make_operator_token
 from provisiond.errors import AdminError, ConfigurationError, CorruptRecord, StoreError, StoreUnavailable
 from provisiond.front import Front
 from provisiond.hub_observers import HubLogObserver, HubMetrics, HubObservers
-from provisiond.hubs.audience import AssignmentObserver, Audience, EventObserver
-from provisiond.hubs.background import Background
 from provisiond.hubs.directory import ConfiguredHubs
-from provisiond.hubs.embedded import EmbeddedHub
-from provisiond.hubs.operator_desk import OperatorDesk
-from provisiond.hubs.operator_token import make_operator_token
 from provisiond.logs import configure_logs
 from provisiond.metrics import Metrics, MetricsServer, StateMetrics
 from provisiond.model import JSONValue

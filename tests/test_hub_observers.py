@@ -5,8 +5,8 @@ import json
 import structlog.testing
 from prometheus_client import CollectorRegistry
 
+from provisiond.embedded_hub.audience import AssignmentObserver
 from provisiond.hub_observers import HubLogObserver, HubMetrics
-from provisiond.hubs.audience import AssignmentObserver
 from tests.store.records import make_audit, make_registration
 
 REGISTRATION = make_registration("Device-1", hub="line-2")

@@ -15,8 +15,8 @@ from provisiond.device.credentials import Credential, SymmetricKeyCredential
 from provisiond.device.errors import CannotConnect, DeviceError, Refused
 from provisiond.device.hub import open_hub_session
 from provisiond.device.mqtt import Endpoint, Session, connect
+from provisiond.embedded_hub.operator_token import read_operator_token
 from provisiond.errors import ConfigurationError, EtagMismatch, InvalidArgument, RecordNotFound
-from provisiond.hubs.operator_token import read_operator_token
 from provisiond.model import JSONValue, Registration
 from provisiond.protocols import operator
 from provisiond.protocols.operator import Disconnect, OperatorRequest

@@ -1,1 +1,1 @@
-"""Hub connectors behind the Hub port."""
+"""The hubs that are linked: connectors to those of other kinds, how they fare, and who works on which."""

@@ -22,11 +22,11 @@ from provisiond.attestation.symmetric_key import generate_sas_token
 from provisiond.broker.embedded import EmbeddedBroker
 from provisiond.broker.limits import BrokerLimits
 from provisiond.broker.listener import ListenerSpec
+from provisiond.embedded_hub.audience import Audience, EventObserver
+from provisiond.embedded_hub.hub import EmbeddedHub
+from provisiond.embedded_hub.operator_desk import OperatorDesk
 from provisiond.front import Front
-from provisiond.hubs.audience import Audience, EventObserver
 from provisiond.hubs.directory import ConfiguredHubs
-from provisiond.hubs.embedded import EmbeddedHub
-from provisiond.hubs.operator_desk import OperatorDesk
 from provisiond.model import (
     AuditRecord,
     EnrollmentKind,

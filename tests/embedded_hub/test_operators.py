@@ -8,8 +8,8 @@ import pytest
 from aiomqtt.exceptions import MqttConnectError
 
 from provisiond.attestation.symmetric_key import generate_sas_token
+from provisiond.embedded_hub.operator_token import FILE_NAME, make_operator_token, read_operator_token
 from provisiond.errors import ConfigurationError
-from provisiond.hubs.operator_token import FILE_NAME, make_operator_token, read_operator_token
 from provisiond.model import Message
 from provisiond.protocols import operator
 from provisiond.protocols.operator import Disconnect, GetTwin, InvokeMethod

@@ -4,10 +4,10 @@ import asyncio
 from collections.abc import Mapping
 from typing import Final
 
+from provisiond.embedded_hub.cloud_messages import QUEUE_MAX, CloudMessages
+from provisiond.embedded_hub.sessions import MethodResult, Session, Sessions
+from provisiond.embedded_hub.twins import Twins
 from provisiond.errors import AdminError, RecordNotFound
-from provisiond.hubs.cloud_messages import QUEUE_MAX, CloudMessages
-from provisiond.hubs.sessions import MethodResult, Session, Sessions
-from provisiond.hubs.twins import Twins
 from provisiond.model import CloudMessage, DeviceTwin, JSONValue, Message, Registration, RegistrationStatus
 from provisiond.ports import Clock, DeviceStore, Entropy, HubDirectory
 from provisiond.protocols import iothub, twin

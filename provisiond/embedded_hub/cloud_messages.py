@@ -2,8 +2,8 @@
 
 from typing import Final
 
-from provisiond.hubs.background import Background
-from provisiond.hubs.sessions import Session, Sessions
+from provisiond.embedded_hub.background import Background
+from provisiond.embedded_hub.sessions import Session, Sessions
 from provisiond.model import CloudMessage
 from provisiond.ports import Clock, DeviceStore
 from provisiond.protocols import iothub

@@ -16,15 +16,15 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Final, Self
 
+from provisiond.embedded_hub.audience import Audience
+from provisiond.embedded_hub.background import Background
+from provisiond.embedded_hub.cloud_messages import CloudMessages
+from provisiond.embedded_hub.commands import DeviceCommands
+from provisiond.embedded_hub.departures import Departures
+from provisiond.embedded_hub.judge import AccessJudge
+from provisiond.embedded_hub.sessions import MethodResult, Session, Sessions
+from provisiond.embedded_hub.twins import Twins
 from provisiond.errors import AttestationError, ConnectRefused, EtagMismatch, MalformedRequest, ServerFault
-from provisiond.hubs.audience import Audience
-from provisiond.hubs.background import Background
-from provisiond.hubs.cloud_messages import CloudMessages
-from provisiond.hubs.commands import DeviceCommands
-from provisiond.hubs.departures import Departures
-from provisiond.hubs.judge import AccessJudge
-from provisiond.hubs.sessions import MethodResult, Session, Sessions
-from provisiond.hubs.twins import Twins
 from provisiond.model import ConnectAttempt, Connection, Message
 from provisiond.ports import Clock, DeviceStore, Entropy, HubDirectory, Observer, Transport
 from provisiond.protocols import iothub, twin

@@ -7,6 +7,9 @@ from datetime import timedelta
 from hmac import compare_digest
 from typing import Final, Self
 
+from provisiond.embedded_hub.audience import Audience
+from provisiond.embedded_hub.background import Background
+from provisiond.embedded_hub.commands import DeviceCommands, HubError
 from provisiond.errors import (
     AdminError,
     ConnectRefused,
@@ -18,9 +21,6 @@ from provisiond.errors import (
     ServerFault,
     Throttled,
 )
-from provisiond.hubs.audience import Audience
-from provisiond.hubs.background import Background
-from provisiond.hubs.commands import DeviceCommands, HubError
 from provisiond.model import (
     CloudMessage,
     ConnectAttempt,
