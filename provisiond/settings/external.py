@@ -43,7 +43,8 @@ class External(Section):
     )
     group: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")] = Field(
         default="provisiond",
-        description="Daemons of one group share the work: each request goes to one of them.",
+        description="Daemons of one group share the work: each request goes to one of them. Where the broker lets "
+        "anybody join a group, as mosquitto's acl_file does, nobody should guess it: who joins swallows requests.",
     )
     shared_subscriptions: Literal["auto", "on", "off"] = Field(
         default="auto",

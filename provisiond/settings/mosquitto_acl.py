@@ -11,7 +11,10 @@ _RULES: Final = """\
 #     allow_anonymous false
 #     max_packet_size 131072
 #
-# mosquitto refuses what no rule allows.
+# mosquitto refuses what no rule allows, except subscriptions: it grants any, and delivers only what may be read. So
+# whoever has a login may join the group in which provisiond's daemons share requests, and each request that falls to it
+# is lost. Give the group a name that nobody guesses, `group = "provisiond-8f3a…"` in [broker.external], or with one
+# daemon write `shared_subscriptions = "off"`.
 
 # Every device: its requests, and the answers to them. %u is its user name, which must be its registration id: from a
 # password file, or from its certificate (use_identity_as_username true). Where user names are something else and

@@ -87,7 +87,7 @@ USERS = ("provisiond", "operator", "pinned_1", "member_1", "keyed_1", "tpm_1", "
 
 
 @asynccontextmanager
-async def run_guarded(directory):
+async def run_guarded(directory, **external):
     """A mosquitto that keeps to the generated rules, and provisiond behind it with its own user; all have `secret`."""
     passwords, acl, password_file = directory / "passwords", directory / "acl", directory / "password"
     await make_passwords(passwords, **dict.fromkeys(USERS, "secret"))
@@ -98,7 +98,7 @@ async def run_guarded(directory):
     rules = (f"acl_file {acl}", f"password_file {passwords}", "allow_anonymous false")
     async with (
         run_mosquitto(directory, *rules) as broker,
-        run_behind(directory, broker, username="provisiond", password_file=str(password_file)) as site,
+        run_behind(directory, broker, username="provisiond", password_file=str(password_file), **external) as site,
     ):
         yield site
 
@@ -129,6 +129,21 @@ async def test_a_device_cannot_read_anothers_replies_nor_ask_in_its_name(tmp_pat
         assert str((await anext(device.messages)).topic) == "provisiond/v1/keyed-1/res/register/own"
         assert str((await anext(thief.messages)).topic) == "provisiond/v1/thief/res/register/own"
         assert len(device.messages) == len(thief.messages) == 0
+
+
+@pytest.mark.parametrize("external", [{"group": "provisiond-8f3a61"}, {"shared_subscriptions": "off"}], ids=str)
+async def test_a_stranger_swallows_no_requests_where_the_group_cannot_be_guessed(tmp_path, external):
+    async with (
+        run_guarded(tmp_path, **external) as site,
+        client(site, "thief") as thief,
+        client(site, "keyed-1") as device,
+    ):
+        await thief.subscribe("$share/provisiond/provisiond/v1/+/req/#", qos=1)  # granted, whatever the rules are
+        await device.subscribe("provisiond/v1/keyed-1/res/#", qos=1)
+        for number in range(4):
+            await device.publish(f"provisiond/v1/keyed-1/req/register/{number}", b"{}", qos=1)
+            assert str((await anext(device.messages)).topic) == f"provisiond/v1/keyed-1/res/register/{number}"
+        assert len(thief.messages) == 0
 
 
 async def test_operators_hear_events_and_the_status_and_devices_do_not(tmp_path):
