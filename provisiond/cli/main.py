@@ -3,6 +3,8 @@
 A noun's module is imported when the noun is used, so that `provisiond --help` is quick.
 """
 
+import os
+import sys
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -10,7 +12,7 @@ from typing import Annotated, Any, Final
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from provisiond.cli.exit_codes import ending
+from provisiond.cli.exit_codes import ExitCode, ending, print_error
 
 _NOUNS: Final = {
     "demo": "Everything at once in a temporary directory: devices are enrolled, started, assigned.",
@@ -101,6 +103,18 @@ def provisiond(
     context.obj = {"config": config}
 
 
+def _open_missing_streams() -> None:
+    """Give what the caller closed to the null device: the database must not become what is printed to."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115, PTH123 - for as long as the process runs
+
+
 def main() -> None:
     """Run the command line; ends with SystemExit."""
+    _open_missing_streams()
+    for number, argument in enumerate(sys.argv[1:], start=1):
+        if any("\udc80" <= character <= "\udcff" for character in argument):  # how Python carries stray octets
+            print_error(f"argument {number} is not text in UTF-8: {argument[:80]!a}")
+            raise SystemExit(ExitCode.USAGE)
     app(prog_name="provisiond")

@@ -24,16 +24,18 @@ def read_certificate(path: Path) -> bytes:
         InvalidArgument: it holds something else.
         OSError: it cannot be read.
     """
+    content = read_bytes(path)
     try:
-        return load_certificate(read_bytes(path))
+        return load_certificate(content)
     except InvalidArgument as error:
         raise InvalidArgument(f"{path}: {error}") from error
 
 
 def read_certificates(path: Path) -> tuple[bytes, ...]:
     """The certificates in a PEM file, in its order, or the one in a DER file, as DER; raises as `read_certificate`."""
+    content = read_bytes(path)
     try:
-        return load_certificates(read_bytes(path))
+        return load_certificates(content)
     except InvalidArgument as error:
         raise InvalidArgument(f"{path}: {error}") from error
 

@@ -266,3 +266,12 @@ def test_custom_allocation_is_given_its_webhook(gateway, tmp_path):
     changed = gateway("enrollment", "update", "a", "--webhook-url", "http://127.0.0.1:7071/", "--api-version", "x").json
     assert changed["customAllocationDefinition"] == {"webhookUrl": "http://127.0.0.1:7071/", "apiVersion": "x"}
     assert "not encrypted" in gateway("enrollment", "update", "a", "--webhook-url", "http://b.example", expect=2).stderr
+
+
+def test_a_file_that_is_too_large_is_named_once(gateway, tmp_path):
+    large = tmp_path / "large.pem"
+    large.write_bytes(bytes(262145))
+    ended = gateway(
+        "enrollment", "create", "pump-1", "--attestation-type", "x509", "--certificate-path", large, expect=2
+    )
+    assert ended.stderr == f"error: {large}: longer than 262144 bytes\n"

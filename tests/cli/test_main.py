@@ -147,3 +147,35 @@ def test_a_reader_that_has_seen_enough_is_no_error():
         stderr = process.stderr.read()
         assert process.wait(timeout=30) == 0, stderr
     assert stderr == ""
+
+
+def run(words, **options):
+    """`provisiond WORDS` as a process of its own, from a shell."""
+    return subprocess.run(
+        ["bash", "-c", words],
+        env=os.environ | {"PROVISIOND": f"{sys.executable} -m provisiond"},
+        check=False,
+        **options,
+    )
+
+
+@pytest.mark.parametrize(
+    ("redirection", "exit_code"),
+    [(">&-", 0), ("2>&-", 0), ("<&- >&- 2>&-", 0), ("--name absent 2>&-", 2), ("> /dev/full", 1)],
+)
+def test_a_stream_that_is_closed_or_full_is_no_reason_for_a_traceback(gateway, redirection, exit_code):
+    ended = run(f"$PROVISIOND -c {gateway.config} enrollment list {redirection}", capture_output=True, text=True)
+    assert (ended.returncode, "Traceback" in ended.stderr) == (exit_code, False)
+
+
+def test_a_closed_stdin_is_an_empty_one(gateway):
+    command = "enrollment create a --attestation-type symmetricKey --primary-key-file - <&-"
+    ended = run(f"$PROVISIOND -c {gateway.config} {command}", capture_output=True, text=True)
+    assert ended.returncode == 2
+    assert ended.stderr == "error: -: empty; it must hold a key in base64\n"
+
+
+def test_an_argument_that_is_no_text_is_refused(gateway):
+    ended = run(f"$PROVISIOND -c {gateway.config} enrollment show $'a\\xff'", capture_output=True, text=True)
+    assert ended.returncode == 2
+    assert ended.stderr == "error: argument 5 is not text in UTF-8: 'a\\udcff'\n"
