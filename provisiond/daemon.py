@@ -23,10 +23,11 @@ from provisiond.embedded_hub.operator_desk import OperatorDesk
 from provisiond.embedded_hub.operator_token import make_operator_token
 from provisiond.errors import AdminError, ConfigurationError, CorruptRecord, StoreError, StoreUnavailable
 from provisiond.front import Front
+from provisiond.http_server import HttpServer, not_found, route
 from provisiond.hub_observers import HubLogObserver, HubMetrics, HubObservers
 from provisiond.hubs.directory import ConfiguredHubs
 from provisiond.logs import configure_logs
-from provisiond.metrics import Metrics, MetricsServer, StateMetrics
+from provisiond.metrics import Metrics, StateMetrics
 from provisiond.model import JSONValue
 from provisiond.observer import LogObserver, Observers
 from provisiond.outbox import HubWork
@@ -34,6 +35,7 @@ from provisiond.pipeline import Pipeline
 from provisiond.policy import service_policy
 from provisiond.ports import FactsQuery
 from provisiond.protocols.timestamps import format_timestamp
+from provisiond.revocation_list import FILE_NAME, RevocationListFile, RevocationListKeeper
 from provisiond.sampler import Sampler
 from provisiond.settings import Settings
 from provisiond.settings.reloading import take_over
@@ -322,9 +324,24 @@ class Daemon:
 
     async def _serve_metrics(self, resources: contextlib.AsyncExitStack) -> None:
         measure_edge(self._metrics, self._broker)
+        revocation_list = RevocationListFile(self._settings.ca_dir / FILE_NAME).paths
+        keeper = RevocationListKeeper(
+            store=self._store,
+            clock=SystemClock(),
+            settings=lambda: self._settings,
+            report=lambda reason: self._log.error("the revocation list was not signed", reason=reason),
+        )
+        await keeper.look()
+        await resources.enter_async_context(background(keeper.run(), name="revocation-list"))
+        if (address := self._settings.crl.address) is not None:
+            listener = HttpServer(
+                route(revocation_list, not_found), host=address.host, port=address.port, setting="crl"
+            )
+            resources.callback(listener.close)
         if self._settings.metrics.enabled:
             address = self._settings.metrics.address
-            server = MetricsServer(self._metrics, host=address.host, port=address.port)
+            application = route(revocation_list, self._metrics.application)
+            server = HttpServer(application, host=address.host, port=address.port, setting="metrics")
             resources.callback(server.close)
             sampler = Sampler(
                 StateMetrics(self._metrics.registry),

@@ -34,6 +34,8 @@ ROOT_LIFETIME: Final = timedelta(days=3652)
 SERVER_LIFETIME: Final = timedelta(days=1826)
 """Five years: nobody renews a gateway's certificate by hand every three months, and nothing here does it for them."""
 DEVICE_LIFETIME: Final = timedelta(days=365)
+CRL_LIFETIME: Final = timedelta(days=30)
+"""The daemon signs one every day: so long it, or whoever fetches the list, may be away before hubs refuse devices."""
 
 # Devices without a battery-backed clock start a little in the past.
 _BACKDATED: Final = timedelta(days=1)
@@ -149,22 +151,24 @@ def revocable_by(root: Credentials, certificate_der: bytes) -> tuple[str, int] |
     return root.name_hash, certificate.serial_number
 
 
-def make_revocation_list(root: Credentials, revoked: Mapping[int, datetime], *, now: datetime) -> bytes:
+def make_revocation_list(
+    root: Credentials, revoked: Mapping[int, datetime], *, now: datetime, lifetime: timedelta = CRL_LIFETIME
+) -> bytes:
     """Make the root's revocation list (RFC 5280 5), PEM.
 
-    It is good until the root expires: nothing here makes it anew by itself, and a hub that holds one that has expired
-    refuses every device. What is revoked later is on the next one.
+    What is revoked later is on the next one. A hub that holds one that has expired refuses every device.
 
     Args:
         root: who signs.
         revoked: serial numbers, and since when.
         now: aware UTC; also the list's number, so that a later one is seen to be later.
+        lifetime: how long it is good, if the root is.
     """
     builder = (
         x509.CertificateRevocationListBuilder()
         .issuer_name(root.certificate.subject)
         .last_update(now - _BACKDATED)
-        .next_update(root.certificate.not_valid_after_utc)
+        .next_update(min(now + lifetime, root.certificate.not_valid_after_utc))
         .add_extension(x509.CRLNumber(int(now.timestamp() * 1000)), critical=False)
         .add_extension(
             x509.AuthorityKeyIdentifier.from_issuer_public_key(root.key.public_key()),

@@ -1,14 +1,13 @@
 """What Prometheus may ask: registrations and their latency by stage, connections, queues, hubs, certificates."""
 
 from collections.abc import Callable
-from threading import Thread
 from typing import Final
-from wsgiref.simple_server import WSGIServer
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, make_wsgi_app
 
 from provisiond import __version__
-from provisiond.errors import ConnectRefused, binding_error
+from provisiond.errors import ConnectRefused
+from provisiond.http_server import Application
 from provisiond.model import ConnectAttempt, Connection, Decision, Outcome
 
 STAGES: Final = ("facts", "decide", "commit")
@@ -79,6 +78,12 @@ class Metrics:
         del connection, error, tracking_id
         self._failures.inc()
 
+    @property
+    def application(self) -> Application:
+        """What answers Prometheus: in a thread, a scrape never waits for a device nor a device for a scrape."""
+        application: Application = make_wsgi_app(self.registry)
+        return application
+
     def gauge(self, name: str, documentation: str, value: Callable[[], float]) -> None:
         """Publish a value that is read when Prometheus asks."""
         Gauge(name, documentation, registry=self.registry).set_function(value)
@@ -105,27 +110,3 @@ class StateMetrics:
         self.state_free_bytes = gauge("state_free_bytes", "Room on the file system of the state directory.")
         self.audit_records = gauge("audit_records", "Sequence number of the newest audit record.")
         self.audit_unsigned_records = gauge("audit_unsigned_records", "Audit records since the newest checkpoint.")
-
-
-class MetricsServer:
-    """`/metrics` over HTTP, in a thread of its own: a scrape never waits for a device nor a device for a scrape."""
-
-    def __init__(self, metrics: Metrics, *, host: str, port: int) -> None:
-        try:
-            served: tuple[WSGIServer, Thread] = start_http_server(port, host, metrics.registry)
-        except OSError as error:
-            way_out = "choose another bind or enabled = false"
-            reason = f"[metrics] cannot listen on {host}:{port}: {error.strerror}; {way_out}"
-            raise binding_error(reason, error) from error
-        self._server, self._thread = served
-
-    @property
-    def port(self) -> int:
-        """The port it really listens on."""
-        return self._server.server_port
-
-    def close(self) -> None:
-        """Stop serving and release the port."""
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()

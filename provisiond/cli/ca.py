@@ -9,7 +9,6 @@ import typer
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from provisiond.cli.output import Output, note, print_record, print_text, suggest
-from provisiond.cli.revocation_list import write_revocation_list
 from provisiond.cli.session import Config, command, load, open_store
 from provisiond.errors import AlreadyExists
 from provisiond.local_ca import (
@@ -21,6 +20,8 @@ from provisiond.local_ca import (
     load_root_certificate,
 )
 from provisiond.protocols.service_api import certificate_info
+from provisiond.protocols.timestamps import format_timestamp
+from provisiond.revocation_list import next_update, read_revocation_list, write_revocation_list
 from provisiond.system import SystemClock
 
 app = typer.Typer(no_args_is_help=True)
@@ -52,13 +53,14 @@ def crl(output: Output = None, config: Config = None) -> None:
     """Write the revocation list anew, for the hubs that take devices by certificate, and print where it is."""
     settings = load(config).settings
 
-    async def write() -> tuple[Path, int]:
+    async def write() -> Path:
         async with await open_store(settings) as store:
-            file = await write_revocation_list(settings, store)
-            return file, len(await store.revoked_certificates(load_root(settings.ca_dir).name_hash))
+            return await write_revocation_list(settings, store, now=SystemClock().now())
 
-    file, total = asyncio.run(write())
-    print_record({"revocationListFile": str(file), "revokedCertificates": total}, output)
+    file = asyncio.run(write())
+    crl = read_revocation_list(file)
+    body = {"revocationListFile": str(file), "revokedCertificates": 0 if crl is None else len(crl)}
+    print_record(body | ({} if crl is None else {"goodUntil": format_timestamp(next_update(crl))}), output)
 
 
 @app.command("issue", epilog="Example: provisiond ca issue sensor-7 --out devices")

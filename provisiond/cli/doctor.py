@@ -13,6 +13,7 @@ from typing import Final
 import typer
 from cryptography import x509
 
+from provisiond.cli.doctor_hubs import examine_revocation_list
 from provisiond.cli.doctor_machine import clock_is_synchronized, examine_clock, examine_tpm_devices
 from provisiond.cli.doctor_store import examine_operations
 from provisiond.cli.exit_codes import ExitCode
@@ -65,6 +66,7 @@ def _examine(config: Path | None) -> Iterator[Finding]:
     yield from _examine_state(settings, config)
     yield from _examine_database(settings, config)
     yield from _examine_ca(settings, config, now)
+    yield from examine_revocation_list(settings, command(config), now)
     for listener in settings.broker.listeners:
         yield from _examine_listener(listener, settings, config)
     yield from _examine_broker(settings)

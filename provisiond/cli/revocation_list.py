@@ -1,50 +1,50 @@
-"""The revocation list of the local certification authority: who is on it, and its file for the hubs."""
+"""Who is put on the revocation list of the local certification authority, and what of it is told."""
 
-from pathlib import Path
+from typing import Final
 
 from provisiond.errors import AdminError
-from provisiond.local_ca import load_root, make_revocation_list, revocable_by
+from provisiond.local_ca import load_root, revocable_by
 from provisiond.model import Check
+from provisiond.revocation_list import write_revocation_list
 from provisiond.settings import Settings
 from provisiond.store import SqliteStore
 from provisiond.system import SystemClock
 
-FILE_NAME = "root.crl"
-"""Beside the root certificate; PEM, replaced whole."""
+_NAME: Final = "revocation-list"
+_CLAUSE: Final = "RFC 5280 5"
 
 
-async def revoke_certificate(settings: Settings, store: SqliteStore, certificate_der: bytes | None) -> Check | None:
+async def revoke_certificate(
+    settings: Settings, store: SqliteStore, certificate_der: bytes | None, *, hub: str | None
+) -> Check | None:
     """Put a device's certificate on the list, if it is the local authority's, and write the file.
+
+    A list speaks for the authority alone that has signed it (RFC 5280 5), so a certificate of another one cannot be on
+    ours. At the embedded hub that is no loss. Another hub may go on taking such a certificate for a connection: then
+    the revocation is not proved.
+
+    Args:
+        settings: where the authority is, and what the hubs are.
+        store: keeps what is revoked.
+        certificate_der: the device's, None when it has none.
+        hub: name of the hub that it is at.
 
     Returns:
         What became of it; None for a device without a certificate.
     """
     if certificate_der is None:
         return None
+    elsewhere = any(one.name == hub and not one.is_embedded for one in settings.hubs)
     try:
         root = load_root(settings.ca_dir)
     except AdminError as error:
-        return Check("revocation-list", True, f"the certificate's authority is not here: {error}", "RFC 5280 5")
+        return Check(_NAME, not elsewhere, f"the certificate's authority is not here: {error}", _CLAUSE)
     issued = revocable_by(root, certificate_der)
     if issued is None:
         finding = "the certificate is not the local authority's: its own authority has to revoke it"
-        return Check("revocation-list", True, finding, "RFC 5280 5")
+        return Check(_NAME, not elsewhere, finding, _CLAUSE)
     issuer_hash, serial = issued
-    await store.revoke_certificate(issuer_hash, serial, SystemClock().now())
-    file = await write_revocation_list(settings, store)
-    return Check("revocation-list", True, f"{file} names the certificate, serial {serial:X}", "RFC 5280 5")
-
-
-async def write_revocation_list(settings: Settings, store: SqliteStore) -> Path:
-    """Make the list anew from what is revoked, and put it in the place of the old one.
-
-    Raises:
-        RecordNotFound, InvalidArgument: there is no local authority, or its files are something else.
-    """
-    root = load_root(settings.ca_dir)
-    revoked = await store.revoked_certificates(root.name_hash)
-    file = settings.ca_dir / FILE_NAME
-    part = file.with_name(f".{FILE_NAME}.part")
-    part.write_bytes(make_revocation_list(root, revoked, now=SystemClock().now()))
-    part.replace(file)
-    return file
+    now = SystemClock().now()
+    await store.revoke_certificate(issuer_hash, serial, now)
+    file = await write_revocation_list(settings, store, now=now)
+    return Check(_NAME, True, f"{file} names the certificate, serial {serial:X}", _CLAUSE)

@@ -47,7 +47,7 @@ async def prove(
         StoreUnavailable: the receipt was not stored.
     """
     registration = revocation.device.registration
-    published = await revoke_certificate(settings, store, registration.certificate_der)
+    published = await revoke_certificate(settings, store, registration.certificate_der, hub=registration.hub)
     async with _connector(settings, registration.hub) as connector:
         return await devices.prove(revocation, LiveProbe(settings, config), connector=connector, published=published)
 

@@ -4,8 +4,8 @@ from typing import Final
 
 from provisiond.settings.schema import Settings
 
-_FIXED_SECTIONS: Final = ("service", "store", "broker", "metrics")
-_RELOADED: Final = frozenset({("broker", "limits")})
+_FIXED_SECTIONS: Final = ("service", "store", "broker", "metrics", "crl")
+_RELOADED: Final = frozenset({("broker", "limits"), ("crl", "lifetime_s")})
 
 
 def take_over(running: Settings, read: Settings) -> tuple[Settings, tuple[str, ...]]:

@@ -96,6 +96,26 @@ class Metrics(Section):
         return parse_bind(self.bind)
 
 
+class Crl(Section):
+    """The revocation list of the local certification authority, for hubs that take devices by their certificates."""
+
+    bind: Bind | None = Field(
+        default=None,
+        description="HOST:PORT where /crl/root.crl (DER) and /crl/root.pem are served over plain HTTP, for hubs on "
+        "other machines: the list is signed. On this machine, [metrics] serves them as well.",
+    )
+    lifetime_s: Annotated[Seconds, duration_within("1d", "3650d")] = Field(
+        default=30 * 86400.0,
+        description="How long a list is good. The daemon signs one daily, where it finds root.key; a hub whose list "
+        "has expired lets nobody in.",
+    )
+
+    @property
+    def address(self) -> SocketAddress | None:
+        """`bind`, read."""
+        return None if self.bind is None else parse_bind(self.bind)
+
+
 class Audit(Section):
     """The record of every decision and change."""
 
@@ -126,6 +146,7 @@ class Settings(Section):
     hubs: tuple[HubSettings, ...] = Field(default_factory=_default_hubs)
     log: Log = Log()
     metrics: Metrics = Metrics()
+    crl: Crl = Crl()
     audit: Audit = Audit()
     enrollments: tuple[EnrollmentSettings, ...] = Field(
         default=(), description="Devices that are enrolled by this file; applied at a start and at SIGHUP."

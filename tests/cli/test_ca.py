@@ -1,6 +1,15 @@
 """`provisiond ca`."""
 
 import stat
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from provisiond.local_ca import load_root, make_revocation_list
+from tests.certificates import make_ca, make_leaf
+from tests.embedded_hub.gateway import make_registration
+from tests.enrollment_factory import certificates, individual
 
 
 def test_the_root_is_shown(gateway):
@@ -40,3 +49,43 @@ def test_without_a_ca_the_way_out_is_told(gateway):
     (gateway.directory / "ca/root.crt").unlink()
     assert "`provisiond init` makes a CA" in gateway("ca", "show", expect=3).stderr
     assert "`provisiond init` makes a CA" in gateway("ca", "issue", "a", expect=3).stderr
+
+
+def revocation_list_finding(gateway):
+    (found,) = [one for one in gateway("doctor", expect=None).json if one["subject"] == "revocation list"]
+    return found["level"], found["text"]
+
+
+def test_doctor_says_for_how_long_the_list_is_good(gateway):
+    assert revocation_list_finding(gateway)[0] == "warn"
+    gateway("ca", "crl")
+    level, text = revocation_list_finding(gateway)
+    assert (level, text.partition(",")[0]) == ("ok", "0 certificates")
+    old = make_revocation_list(load_root(gateway.directory / "ca"), {}, now=datetime.now(UTC) - timedelta(days=25))
+    (gateway.directory / "ca/root.crl").write_bytes(old)
+    level, text = revocation_list_finding(gateway)
+    assert (level, "refuse every certificate" in text) == ("warn", True)
+
+
+@pytest.mark.parametrize(("hub", "passed"), [("one", True), ("line-2", False)])
+def test_a_certificate_of_another_authority_leaves_a_revocation_unproved_but_at_the_embedded_hub(gateway, hub, passed):
+    gateway(
+        "hub",
+        "add",
+        "line-2",
+        "--type",
+        "mosquitto",
+        "--host",
+        "mqtt.local",
+        "--option",
+        "admin_url=mqtt://127.0.0.1:1",
+    )
+    leaf = make_leaf("pump", make_ca("Somebody else"))
+    file = gateway.directory / "pump.pem"
+    file.write_bytes(leaf.pem)
+    gateway("enrollment", "create", "pump", "--certificate-path", file)
+    enrolled = individual("pump", certificates(leaf))
+    gateway.store(replace(make_registration(enrolled, "pump"), hub=hub, certificate_der=leaf.der))
+    receipt = gateway("device", "disable", "pump", expect=None).json
+    (check,) = [one for one in receipt["trace"] if one["check"] == "revocation-list"]
+    assert (check["passed"], "its own authority" in check["finding"]) == (passed, True)
