@@ -14,12 +14,14 @@ def require_place(file: Path) -> None:
     """Refuse what no file can be written to, before any work is done for it.
 
     Raises:
-        InvalidArgument: it is a directory, or lies in none.
+        InvalidArgument: it is a directory or lies in none, or is a device or a pipe, which a new file would replace.
     """
     if file.is_dir():
         raise InvalidArgument(f"{file} is a directory; name a file")
     if not file.parent.is_dir():
         raise InvalidArgument(f"there is no directory {file.parent}")
+    if file.exists() and not file.is_file():
+        raise InvalidArgument(f"{file} is no regular file; name another one")
 
 
 @contextmanager
