@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 
 from provisiond.errors import ConnectRefused
 from provisiond.model import ConnectAttempt, Connection, Message, RegistrationId, Role
+from tests.noticing import Noticing
 
 
 @dataclass
-class EchoGatekeeper:
+class EchoGatekeeper(Noticing):
     """A `ports.Gatekeeper` that answers every message with its own payload, and remembers all it was asked.
 
     The role is told by the user name: `{scope}/registrations/{id}/…` is dps, `{hub}/{id}/…` is iothub, `operator` is
@@ -28,7 +29,7 @@ class EchoGatekeeper:
     admit_gate: asyncio.Event | None = None
     handle_gate: asyncio.Event | None = None
     reply: Callable[[Message], Message | None] | None = None
-    _changed: asyncio.Event = field(default_factory=asyncio.Event)
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def admit(self, attempt: ConnectAttempt) -> Connection:
         self._note(self.attempts, attempt)
@@ -68,16 +69,9 @@ class EchoGatekeeper:
     async def closed(self, connection: Connection) -> None:
         self._note(self.ended, connection)
 
-    async def until(self, condition: Callable[[], object]) -> None:
-        """Wait until `condition` holds; it is looked at whenever something was noted."""
-        async with asyncio.timeout(10):
-            while not condition():
-                self._changed.clear()
-                await self._changed.wait()
-
     def _note(self, where: list, what: object) -> None:
         where.append(what)
-        self._changed.set()
+        self.changed.set()
 
 
 def _role(username: str | None) -> Role:

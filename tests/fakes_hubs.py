@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 
 from provisiond.connectors import ConnectionTrial, IdentityState, TrialOutcome
 from provisiond.errors import HubUnavailable
+from tests.noticing import Noticing
 
 
 @dataclass
-class FakeHub:
+class FakeHub(Noticing):
     """`connectors.HubConnector` in memory.
 
     `fault`: raised by every call while it is set. `refusals`: what `ensure` says of a device. `before_ensure` and
@@ -75,13 +76,6 @@ class FakeHub:
     def count(self, action):
         return sum(name == action for name, _ in self.calls)
 
-    async def until(self, condition):
-        """Wait until `condition` holds; it is looked at whenever the hub is called."""
-        async with asyncio.timeout(10):
-            while not condition():
-                self.changed.clear()
-                await self.changed.wait()
-
     def _note(self, action, device_ids):
         self.calls.append((action, device_ids))
         self.changed.set()
@@ -94,7 +88,7 @@ def down():
 
 
 @dataclass
-class HubLog:
+class HubLog(Noticing):
     """`ports.HubObserver` and `ports.HubBoard` that keep what they are told, and wake who waits for it."""
 
     states: list = field(default_factory=list)
@@ -127,12 +121,6 @@ class HubLog:
 
     def total(self, hub, action):
         return sum(count for name, did, count in self.work if (name, did) == (hub, action))
-
-    async def until(self, condition):
-        async with asyncio.timeout(10):
-            while not condition():
-                self.changed.clear()
-                await self.changed.wait()
 
     def _note(self, where, what):
         where.append(what)

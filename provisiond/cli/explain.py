@@ -39,17 +39,19 @@ _PEM_CERTIFICATE: Final = re.compile(
 )
 _ASSIGNED: Final = (Outcome.ASSIGNED, Outcome.ASSIGNING)
 
+CertificatePath = Annotated[
+    Path | None,
+    typer.Option(
+        "--certificate-path", "--cp", metavar="FILE", help="x509: the device's certificate and its intermediates."
+    ),
+]
+
 
 def explain(
     registration_id: Annotated[
         str | None, typer.Option("--registration-id", "--rid", metavar="ID", help="Whose request.")
     ] = None,
-    certificate_path: Annotated[
-        Path | None,
-        typer.Option(
-            "--certificate-path", "--cp", metavar="FILE", help="x509: the device's certificate and its intermediates."
-        ),
-    ] = None,
+    certificate_path: CertificatePath = None,
     endorsement_key: Annotated[
         str | None, typer.Option("--endorsement-key", "--ek", metavar="BASE64|FILE", help="tpm: the endorsement key.")
     ] = None,

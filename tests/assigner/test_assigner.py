@@ -13,6 +13,7 @@ from provisiond.ports import Write
 from provisiond.store import SqliteStore
 from tests.assigner.conftest import QUICK, working
 from tests.fakes_hubs import Claims, FakeHub, HubLog, down
+from tests.noticing import until_none
 from tests.store.records import make_audit, make_registration
 
 ASSIGNING, ASSIGNED, FAILED = RegistrationStatus.ASSIGNING, RegistrationStatus.ASSIGNED, RegistrationStatus.FAILED
@@ -286,13 +287,6 @@ class Watching(FakeHub):
         return self.seen & set(device_ids)
 
 
-async def until_gone(store, log, key="d"):
-    """Wait until a registration has nothing at hubs that it has left."""
-    async with asyncio.timeout(10):
-        while await store.departures_of(key):  # noqa: ASYNC110 - the row of another hub, which nobody works on here
-            await asyncio.sleep(0.01)
-
-
 async def move(store, *, status=ASSIGNING, seconds=3600):
     await store.put_retirement(replace(retirement(seconds=seconds, hub="old"), grace_s=3600))
     await reserve(store, "d", status=status)
@@ -308,7 +302,7 @@ async def test_what_a_device_has_left_goes_once_it_was_seen_at_its_new_hub(store
         assert names.index("watch") < names.index("ensure")  # it may connect at once
         assert list(old.identities) == ["d"]
         new.seen = frozenset({"d"})
-        await until_gone(store, log)
+        await until_none(lambda: store.departures_of("d"))
     assert old.identities == {}
     (reason,) = [record.reason for _, record in await store.list_audit(limit=100) if record.event == "retire"]
     assert ", seen there at " in reason
@@ -319,13 +313,13 @@ async def test_a_hub_that_can_be_read_may_say_who_was_there(store, log):
     await move(store, status=ASSIGNED)
     await hub.ensure([make_identity("d")])
     async with working(store, log, a=hub, old=FakeHub()):
-        await until_gone(store, log)
+        await until_none(lambda: store.departures_of("d"))
 
 
 async def test_what_a_device_has_left_goes_at_the_deadline_where_nobody_can_see_it(store, log):
     await move(store, status=ASSIGNED, seconds=-1)
     async with working(store, log, a=FakeHub(), old=FakeHub()):
-        await until_gone(store, log)
+        await until_none(lambda: store.departures_of("d"))
     (reason,) = [record.reason for _, record in await store.list_audit(limit=100) if record.event == "retire"]
     assert reason.endswith("not seen there within 3600 s")
 

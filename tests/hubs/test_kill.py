@@ -12,13 +12,14 @@ import pytest
 from provisiond.device.errors import DeviceError
 from tests.hubs.gateways import PATIENCE, Gateway, events, register, write_secret
 from tests.hubs.services import json_answer, run_service
+from tests.noticing import Noticing
 
 KEY = b"the key of the device, 32 octets"
 STEPS = ["on created, before it is done", "on created, after it is done", "on probe"]
 
 
 @dataclass
-class FatalHub:
+class FatalHub(Noticing):
     """Does what it is told, and kills the daemon once, at a step."""
 
     step: str = ""
@@ -26,11 +27,7 @@ class FatalHub:
     devices: list = field(default_factory=list)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def until(self, condition):
-        async with asyncio.timeout(30):
-            while not condition(self.devices):
-                self.changed.clear()
-                await self.changed.wait()
+    DEADLINE_S = 30
 
     async def answer(self, request):
         event = request.headers["x-provisiond-event"]
@@ -105,7 +102,7 @@ async def test_a_daemon_that_is_killed_after_the_answer_has_the_device_once(tmp_
         gateway = await make_gateway(tmp_path, service)
         async with gateway.running() as daemon:
             asking = asyncio.create_task(ask(daemon))
-            await hub.until(lambda devices: devices == ["pump"])
+            await hub.until(lambda: hub.devices == ["pump"])
             daemon.process.kill()  # its answer is on the way; whether it was written down, nobody knows
             await killed(daemon)
             await asking
@@ -133,7 +130,7 @@ async def test_a_device_that_moves_while_the_daemon_is_killed_ends_on_one_hub(tm
             await asking
         async with gateway.running() as daemon:
             await register(daemon, "pump", KEY)
-            await here.until(lambda devices: devices == [])
+            await here.until(lambda: here.devices == [])
         assert set(there.devices) == {"pump"}
         assert (await gateway.registration("pump"))["substatus"] == "deviceDataMigrated"
 
