@@ -229,7 +229,7 @@ class Daemon:
             version=version("provisiond"),
             id_scope=settings.service.id_scope,
             hubs=",".join(hub.name for hub in self._hubs.snapshot()),
-            **{f"listener_{name}": f"{host}:{port}" for name, (host, port) in self.addresses.items()},
+            **{f"listener_{name}": _written(host, port) for name, (host, port) in self.addresses.items()},
         )
         notify_service_manager("READY=1")
         await self._feed_watchdog(resources)
@@ -361,6 +361,11 @@ class Daemon:
         }.items():
             loop.add_signal_handler(number, handler)
             resources.callback(loop.remove_signal_handler, number)
+
+
+def _written(host: str, port: int) -> str:
+    """`127.0.0.1:1883`, `[::1]:8883`: as in the configuration."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def run(settings: Settings, *, reload: Reload | None = None) -> None:

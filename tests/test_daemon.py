@@ -37,6 +37,14 @@ async def test_the_daemon_says_ready_with_its_listeners_and_tells_the_service_ma
     assert events(logs)[-1] == "stopped"
 
 
+async def test_an_ipv6_listener_is_written_as_in_the_configuration(tmp_path):
+    broker = {"listeners": [{"name": "local", "bind": "[::1]:0"}]}
+    with structlog.testing.capture_logs() as logs:
+        async with Daemon(site_settings(tmp_path, broker=broker)) as daemon:
+            _, port = daemon.addresses["local"]
+    assert next(entry for entry in logs if entry["event"] == "ready")["listener_local"] == f"[::1]:{port}"
+
+
 async def test_a_termination_signal_stops_the_daemon(tmp_path):
     async with Daemon(site_settings(tmp_path)) as daemon:
         waiting = asyncio.create_task(daemon.stopped())
