@@ -36,6 +36,7 @@ from provisiond.device.tpm_device import KeyAlgorithm
 from provisiond.errors import MalformedRequest
 from provisiond.model import AttestationType, JSONValue
 from provisiond.protocols.json_body import parse_json
+from provisiond.protocols.native import PAYLOAD_MAX_SIZE_BYTES
 
 app = typer.Typer(help="Simulated devices that speak the real protocol.", no_args_is_help=True)
 
@@ -255,10 +256,13 @@ def _make_service(
 def _parse_payload(text: str | None) -> JSONValue:
     if text is None:
         return None
+    size_bytes = len(text.encode())
+    if size_bytes > PAYLOAD_MAX_SIZE_BYTES:  # the service would close the connection, and again after each reconnect
+        raise typer.BadParameter(f"--payload has {size_bytes} bytes, at most {PAYLOAD_MAX_SIZE_BYTES}")
     try:
         return parse_json(text.encode())
     except MalformedRequest as error:
-        raise typer.BadParameter(f"--payload is not JSON: {error}") from error
+        raise typer.BadParameter(f"--payload is not JSON: {str(error).removeprefix('body is not JSON: ')}") from error
 
 
 def _run(work: Coroutine[Any, Any, Any]) -> Any:
