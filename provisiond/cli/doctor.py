@@ -13,7 +13,7 @@ from typing import Final
 import typer
 from cryptography import x509
 
-from provisiond.cli.doctor_hubs import examine_revocation_list
+from provisiond.cli.doctor_hubs import examine_certificate_hubs, examine_revocation_list
 from provisiond.cli.doctor_machine import clock_is_synchronized, examine_clock, examine_tpm_devices
 from provisiond.cli.doctor_store import examine_operations
 from provisiond.cli.exit_codes import ExitCode
@@ -70,6 +70,7 @@ def _examine(config: Path | None) -> Iterator[Finding]:
     for listener in settings.broker.listeners:
         yield from _examine_listener(listener, settings, config)
     yield from _examine_broker(settings)
+    yield from examine_certificate_hubs(settings)
     yield from examine_operations(settings, command(config), now)
     yield from _examine_limits(settings)
     yield from _examine_tpm(settings)

@@ -1,11 +1,16 @@
-"""What `doctor` looks at for the hubs: the revocation list that they are served."""
+"""What `doctor` looks at for the hubs: their revocation list, and whether devices with certificates can connect."""
 
+import asyncio
 from collections.abc import Iterator
 from datetime import datetime
 
 from provisiond.cli.finding import Finding
+from provisiond.errors import StoreError
+from provisiond.hubs.certificate_request import asks_for_certificate
+from provisiond.hubs.mosquitto import MosquittoHub
 from provisiond.revocation_list import FILE_NAME, PEM_PATH, next_update, read_revocation_list
 from provisiond.settings import Settings
+from provisiond.store import SqliteStore
 
 _SUBJECT = "revocation list"
 
@@ -38,8 +43,48 @@ def examine_revocation_list(settings: Settings, command: str, now: datetime) -> 
     yield Finding(level="warn", subject=_SUBJECT, text=text, mend=mend)
 
 
+def _has_certificates(settings: Settings) -> bool:
+    if not settings.database_file.exists():
+        return False
+
+    async def look() -> bool:
+        async with await SqliteStore.open(settings.database_file, read_only=True) as store:
+            query = "SELECT 1 FROM enrollment WHERE attestation_type = 'x509' LIMIT 1"
+            return await store.read(lambda connection: connection.execute(query).fetchone() is not None)
+
+    try:
+        return asyncio.run(look())
+    except StoreError:
+        return False  # which is told elsewhere
+
+
 def _binds(settings: Settings) -> Iterator[str]:
     if settings.crl.bind is not None:
         yield settings.crl.bind
     if settings.metrics.enabled:
         yield settings.metrics.bind
+
+
+def examine_certificate_hubs(settings: Settings) -> Iterator[Finding]:
+    """Look whether the mosquittos that know devices by their certificates ask for any, if there are such devices."""
+    if not _has_certificates(settings):
+        return
+    for hub in settings.hubs:
+        connector = None if hub.is_embedded else hub.to_connector()
+        if not isinstance(connector, MosquittoHub) or not hub.to_hub().knows_certificates:
+            continue
+        subject = f"hub {hub.name}"
+        url, address = connector.device_url, connector.device_address
+        asked = asyncio.run(asks_for_certificate(*address)) if url.startswith("mqtts:") else False
+        if asked:
+            yield Finding(level="ok", subject=subject, text=f"{url} asks devices for their certificates")
+        elif asked is None:
+            text = f"nothing answers with TLS at {url}: whether devices can connect by their certificates is not known"
+            yield Finding(level="warn", subject=subject, text=text, mend="start that broker, or mend device_url")
+        else:
+            text = f"{url} asks for no certificate: devices with X.509 enrollments cannot connect there"
+            mend = (
+                "require_certificate and use_identity_as_username in mosquitto.conf, or "
+                'x509 = "password" in [hubs.options]'
+            )
+            yield Finding(level="warn", subject=subject, text=text, mend=mend)

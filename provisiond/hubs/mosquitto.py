@@ -2,7 +2,8 @@
 
 A device is a client and a role of its own in the plugin (2.0.x knows no `%u` in the plugin's topics). It connects with
 
-    an mTLS listener with `use_identity_as_username`   its certificate, whose common name must be its device id
+    an mTLS listener with `use_identity_as_username`   its certificate, whose common name must be its device id; unless
+                                                       `x509 = "password"`, which gives it a key for a password
     any other listener                                 user name = client id = device id, and the password that follows
                                                        from its key (`provisiond.protocols.hub_password`)
 
@@ -16,7 +17,7 @@ import secrets
 import time
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 from cryptography import x509
 from cryptography.x509.oid import NameOID
@@ -24,6 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from provisiond.connectors import ConnectionTrial, HubIdentity, HubOptions, IdentityState, TrialOutcome
 from provisiond.errors import ConfigurationError, HubFault, HubRefused, HubUnauthorized, HubUnavailable
+from provisiond.hubs.certificate_request import CertificateListener
 from provisiond.hubs.dynsec import COMMANDS_MAX, Command, DynsecClient, Response
 from provisiond.hubs.mosquitto_watch import MosquittoWatch
 from provisiond.hubs.mqtt import MqttEndpoint, connect
@@ -59,6 +61,8 @@ class MosquittoOptions(BaseModel):
     """What a device may publish to."""
     subscribe: tuple[Annotated[str, Field(min_length=1)], ...] = ("devices/{deviceId}/messages/devicebound/#",)
     """What a device may subscribe to, and receive."""
+    x509: Literal["certificate", "password"] = "certificate"
+    """How a device with a certificate connects."""
     bind_client_id: bool = True
     """A device that connects with a password must have its device id as its client id: one connection a device."""
 
@@ -104,11 +108,22 @@ class MosquittoHub:
             key_file=resolve(options.key_file, base_dir),
         )
         self._device_url = options.device_url or f"mqtts://{host if ':' in host else f'{host}:8883'}"
+        self._listener = CertificateListener(self._device_url)
         self._ca_file = ca_file
         _ = admin.address, MqttEndpoint(url=self._device_url).address  # refused now rather than at the first device
         self._dynsec = DynsecClient(admin)
         self._watch = MosquittoWatch(admin, client_id=f"provisiond-{secrets.token_hex(8)}", publish=options.publish)
         self._chunk = _FIRST_CHUNK
+
+    @property
+    def device_url(self) -> str:
+        """Where devices connect."""
+        return self._device_url
+
+    @property
+    def device_address(self) -> tuple[str, int]:
+        """The same as host and port."""
+        return MqttEndpoint(url=self._device_url).address
 
     async def ensure(self, identities: Sequence[HubIdentity]) -> list[HubFault | None]:
         """Make roles and clients, or bring those that are there up to date; see `connectors.HubConnector`."""
@@ -201,6 +216,8 @@ class MosquittoHub:
         wanted: dict[int, Command] = {}
         for index, identity in enumerate(identities):
             try:
+                if self._comes_by_certificate(identity):
+                    await self._listener.require()
                 wanted[index] = self._client(identity)
             except HubRefused as fault:
                 outcomes[index] = fault
@@ -242,7 +259,7 @@ class MosquittoHub:
             "textname": f"provisiond: {identity.registration_id}",
             "roles": [{"rolename": _role(identity.device_id)}],
         }
-        if identity.attestation_type is AttestationType.X509:
+        if self._comes_by_certificate(identity):
             _require_common_name(identity)
             # One that nobody knows, so that a password of an earlier enrollment is void.
             client["password"] = secrets.token_urlsafe(32)
@@ -253,6 +270,9 @@ class MosquittoHub:
         if self._options.bind_client_id:
             client["clientid"] = identity.device_id
         return client
+
+    def _comes_by_certificate(self, identity: HubIdentity) -> bool:
+        return identity.attestation_type is AttestationType.X509 and self._options.x509 == "certificate"
 
     def _role(self, device_id: str, command: str) -> Command:
         acls = [_acl("publishClientSend", topic, device_id) for topic in self._options.publish]

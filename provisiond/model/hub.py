@@ -17,6 +17,7 @@ class Hub:
         retry_after_s: when a device that is assigned to it now should ask again, whole seconds; None for the default.
         assigned_count: devices assigned now (for `leastLoaded`).
         latency_ms: smoothed round trip (for `geoLatency`), None when not measured.
+        knows_certificates: takes a device by its certificate; otherwise such a device needs a password as well.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Hub:
     immediate: bool = True
     assigned_count: int = 0
     latency_ms: float | None = None
+    knows_certificates: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,7 +17,6 @@ from provisiond.model import (
     Evidence,
     Facts,
     Hub,
-    JSONValue,
     Outcome,
     PollRequest,
     Possession,
@@ -57,7 +56,7 @@ def decide_register(
         return _disabled(outcome, event=event, context=context, trace=trace)
     trace.passed("authorisation", f"enrollment {outcome.enrollment.id} is enabled")
     try:
-        return _assign(outcome, facts, payload=request.payload, policy=policy, context=context, trace=trace)
+        return _assign(outcome, request, facts, policy=policy, context=context, trace=trace)
     except AllocationError as error:
         return _failed(outcome, error, context=context, trace=trace)
 
@@ -192,15 +191,15 @@ def _challenge(
 
 def _assign(
     verified: Verified,
+    request: RegisterRequest,
     facts: Facts,
     *,
-    payload: JSONValue,
     policy: RegistrationPolicy,
     context: Context,
     trace: Trace,
 ) -> Decision:
     existing = facts.registration
-    hub = choose_hub(verified, facts, payload=payload, policy=policy, trace=trace)
+    hub = choose_hub(verified, request, facts, policy=policy, trace=trace)
     if isinstance(hub, AllocationRequest):
         return _ask(verified, hub, policy=policy)
     if isinstance(hub, Registration):

@@ -10,10 +10,12 @@ from provisiond.errors import AllocationError
 from provisiond.model import (
     AllocationPolicy,
     AllocationRequest,
+    AttestationType,
     CustomAllocation,
     Facts,
     Hub,
     JSONValue,
+    RegisterRequest,
     Registration,
     RegistrationStatus,
     ReprovisionPolicy,
@@ -22,6 +24,7 @@ from provisiond.model import (
     Verified,
 )
 from provisiond.registration.context import Context, RegistrationPolicy
+from provisiond.registration.hub_reach import within_reach
 from provisiond.registration.machine import Event, step
 
 _HUB_KEY_SIZE_BYTES: Final = 32
@@ -31,14 +34,14 @@ _AT_A_HUB: Final = (RegistrationStatus.ASSIGNED, RegistrationStatus.ASSIGNING)
 
 
 def choose_hub(
-    verified: Verified, facts: Facts, *, payload: JSONValue, policy: RegistrationPolicy, trace: Trace
+    verified: Verified, request: RegisterRequest, facts: Facts, *, policy: RegistrationPolicy, trace: Trace
 ) -> Hub | AllocationRequest | Registration:
     """Choose the hub of a verified device.
 
     Args:
         verified: who it is, and what let it in.
+        request: what the device sent, and on whose topics.
         facts: with the answer of the custom allocation, when it was asked.
-        payload: what the device sent, for the custom allocation.
         policy: defaults of enrollments.
         trace: hears why.
 
@@ -55,12 +58,13 @@ def choose_hub(
     if kept and existing is not None and (current is not None or existing.status in _AT_A_HUB):
         trace.passed("reprovisioning", f"stays on {existing.hub}: the policy never updates the hub assignment")
         return current or existing
+    hubs = within_reach(facts.hubs, verified, protocol=request.protocol, trace=trace)
     how = enrollment.allocation_policy or policy.default_allocation
     if how is AllocationPolicy.CUSTOM:
-        return _choose_by_webhook(verified, facts, payload=payload, trace=trace)
+        return _choose_by_webhook(verified, replace(facts, hubs=hubs), payload=request.payload, trace=trace)
     return allocate(
         policy=how,
-        hubs=facts.hubs,
+        hubs=hubs,
         allowed=enrollment.iot_hubs,
         registration_key=verified.registration_id.key,
         current_hub=existing.hub if existing else None,
@@ -87,7 +91,9 @@ def place(hub: Hub, verified: Verified, facts: Facts, *, policy: RegistrationPol
         enrollment_kind=enrollment.kind,
         enrollment_id=enrollment.id,
         attestation_type=verified.attestation_type,
-        hub_key=None if hub.immediate else verified.device_key,
+        hub_key=None
+        if hub.immediate
+        else verified.device_key or _key_for_certificate(hub, verified, existing, context),
         certificate_der=verified.certificate_der,
         initial_twin=custom.initial_twin if custom else None,
         payload=custom.payload if custom else None,
@@ -193,6 +199,14 @@ def _choose_by_webhook(
 
 def _reprovision(verified: Verified, policy: RegistrationPolicy) -> ReprovisionPolicy:
     return verified.enrollment.reprovision_policy or policy.default_reprovision
+
+
+def _key_for_certificate(hub: Hub, verified: Verified, existing: Registration | None, context: Context) -> bytes | None:
+    """What a device with a certificate derives its password from, where the hub takes it by nothing else."""
+    if hub.knows_certificates or verified.attestation_type is not AttestationType.X509:
+        return None
+    known = existing.hub_key if existing and existing.certificate_der == verified.certificate_der else None
+    return known or context.entropy.token_bytes(_HUB_KEY_SIZE_BYTES)
 
 
 def _with_tpm(

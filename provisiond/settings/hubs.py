@@ -61,7 +61,15 @@ class HubSettings(Section):
 
     def to_hub(self) -> Hub:
         """The hub as decisions see it; any but the embedded one has to be called before a device is told about it."""
-        return Hub(name=self.name, host=self.host, type=self.type, weight=self.weight, immediate=self.is_embedded)
+        return Hub(
+            name=self.name,
+            host=self.host,
+            type=self.type,
+            weight=self.weight,
+            immediate=self.is_embedded,
+            # An option that a hub of any type may have.
+            knows_certificates=self.options.get("x509") != "password",
+        )
 
     def seen_files(self) -> tuple[tuple[str, int, int], ...]:
         """What tells whether a file that an option `..._file` names has been changed: path, time in ns, inode.

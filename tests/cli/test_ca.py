@@ -89,3 +89,16 @@ def test_a_certificate_of_another_authority_leaves_a_revocation_unproved_but_at_
     receipt = gateway("device", "disable", "pump", expect=None).json
     (check,) = [one for one in receipt["trace"] if one["check"] == "revocation-list"]
     assert (check["passed"], "its own authority" in check["finding"]) == (passed, True)
+
+
+def test_doctor_says_whether_devices_with_certificates_can_connect_to_a_mosquitto(gateway, tmp_path):
+    def findings():
+        return [one for one in gateway("doctor", expect=None).json if one["subject"] == "hub line-2"]
+
+    gateway("hub", "add", "line-2", "--type", "mosquitto", "--host", "127.0.0.1:1")
+    gateway("enrollment", "create", "keyed", "--attestation-type", "symmetricKey")
+    assert findings() == []  # nobody has a certificate
+    gateway("ca", "issue", "pump", "--out", tmp_path)
+    gateway("enrollment", "create", "pump", "--certificate-path", tmp_path / "pump.crt")
+    (found,) = findings()
+    assert (found["level"], found["text"][:24]) == ("warn", "nothing answers with TLS")

@@ -10,10 +10,11 @@ import pytest
 from provisiond.connectors import HubIdentity, HubOptions, TrialOutcome
 from provisiond.errors import ConfigurationError, HubRefused, HubUnauthorized, HubUnavailable
 from provisiond.hubs import contract
+from provisiond.hubs.certificate_request import asks_for_certificate
 from provisiond.hubs.mosquitto import MosquittoHub, make_connector
 from provisiond.model import AttestationType
 from tests.certificates import make_leaf
-from tests.hubs.conftest import PASSWORD, certificate_identity, crl_pem, key_identity, run_mosquitto
+from tests.hubs.conftest import PASSWORD, certificate_identity, crl_pem, free_port, key_identity, run_mosquitto
 from tests.hubs.devices import certificate_device, consumer, is_cut, next_message, password_device
 
 pytestmark = pytest.mark.mosquitto
@@ -199,6 +200,46 @@ async def test_rights_that_somebody_took_away_come_back(broker, hub):
     async with consumer(broker, PASSWORD) as listener, password_device(broker, identity) as device:
         await device.publish(TELEMETRY.format("d1"), b"hello", qos=1)
         assert (await next_message(listener))[1] == b"hello"
+
+
+# --- certificates where nobody asks for them
+
+
+async def test_a_device_with_a_certificate_has_a_password_where_the_hub_says_so(broker, certificates):
+    hub = make_connector(broker.options(x509="password"))
+    identity = replace(certificate_identity("other-name", certificates.der), key=b"k" * 32)
+    assert await hub.ensure([identity]) == [None]
+    async with password_device(broker, identity):
+        pass
+    assert (await hub.try_connect(identity)).outcome is TrialOutcome.ACCEPTED
+    (outcome,) = await hub.ensure([certificate_identity("with-certificate", certificates.der)])
+    assert isinstance(outcome, HubRefused)
+    assert "register it again" in str(outcome)
+    await hub.aclose()
+
+
+async def test_a_listener_that_asks_for_no_certificate_is_not_sent_who_has_nothing_else(tmp_path, pki, certificates):
+    port = free_port()
+    tls = f"listener {port} 127.0.0.1\ncafile {tmp_path}/ca.crt\ncertfile {{}}\nkeyfile {{}}"
+    async with run_mosquitto(tmp_path, pki, tls.format(*pki[1].write(tmp_path, "server"))) as broker:
+        identities = [certificate_identity("with-certificate", certificates.der), key_identity("d1")]
+        asking = make_connector(broker.options(device_url=f"mqtts://127.0.0.1:{broker.tls_port}"))
+        assert await asking.ensure(identities) == [None, None]
+        not_asking = make_connector(broker.options(device_url=f"mqtts://127.0.0.1:{port}"))
+        refused, made = await not_asking.ensure(identities)
+        assert (isinstance(refused, HubRefused), made) == (True, None)
+        assert "asks for no certificate" in str(refused)
+        gone = make_connector(broker.options(device_url="mqtts://127.0.0.1:1"))
+        assert await gone.ensure(identities) == [None, None]  # nobody can tell
+        for hub in (asking, not_asking, gone):
+            await hub.aclose()
+
+
+@pytest.mark.parametrize("version", ["tlsv1.2", "tlsv1.3"])
+async def test_whether_a_listener_asks_is_seen_with_either_version_of_tls(tmp_path, pki, version):
+    async with run_mosquitto(tmp_path, pki, f"tls_version {version}") as broker:
+        assert await asks_for_certificate("127.0.0.1", broker.tls_port) is True
+        assert await asks_for_certificate("127.0.0.1", broker.port) is None  # no TLS at all
 
 
 # --- who was seen

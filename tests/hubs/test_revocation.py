@@ -12,10 +12,13 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from provisiond.device.client import ProvisioningClient
 from provisiond.device.credentials import X509Credential
+from provisiond.device.dialect import NativeDialect
+from provisiond.device.errors import Refused
 from provisiond.device.mqtt import Endpoint
+from provisiond.protocols.hub_credential import parse_hub_key
 from tests.certificates import SERVER_AUTH, Ca, Leaf, make_leaf
-from tests.hubs.conftest import free_port, run_mosquitto
-from tests.hubs.devices import certificate_device, is_cut
+from tests.hubs.conftest import free_port, key_identity, run_mosquitto
+from tests.hubs.devices import certificate_device, is_cut, password_device
 from tests.hubs.gateways import PATIENCE, Gateway
 from tests.hubs.test_gateway import mosquitto_hub
 from tests.hubs.test_mosquitto import refused_by_tls
@@ -84,7 +87,7 @@ def load(kind, certificate_file, key_file):
     return kind(certificate=certificate, key=load_pem_private_key(Path(key_file).read_bytes(), None))
 
 
-async def register(gateway, daemon, leaf, registration_id):
+async def register(gateway, daemon, leaf, registration_id, *, dialect=None):
     endpoint = Endpoint(host="localhost", port=daemon.port(tls=True), ca_file=gateway.service.ca_file)
     async with ProvisioningClient(
         endpoint,
@@ -92,6 +95,7 @@ async def register(gateway, daemon, leaf, registration_id):
         registration_id=registration_id,
         credential=X509Credential.from_files(*leaf.write(gateway.directory, registration_id)),
         patience=PATIENCE,
+        dialect=dialect,
     ) as client:
         return await client.register()
 
@@ -121,6 +125,27 @@ async def test_a_revoked_certificate_is_refused_in_the_handshake_once_mosquitto_
                 await kept.publish("devices/other/messages/events/", b"still here", qos=1)
             async with certificate_device(broker, other):
                 pass
+
+
+async def test_a_device_with_a_certificate_gets_a_password_sealed_where_mosquitto_takes_nothing_else(
+    gateway, tmp_path, pki
+):
+    async with run_mosquitto(tmp_path, pki) as broker:
+        shutil.copy(tmp_path / "admin.password", gateway.directory / "admin.password")
+        hub = mosquitto_hub(broker)
+        hub["options"]["x509"] = "password"
+        gateway.service.configure(hubs=[hub])
+        pump = await enroll_certificate(gateway, "pump")
+        async with gateway.running() as daemon:
+            with pytest.raises(Refused) as refusal:  # these topics could not tell it the password
+                await register(gateway, daemon, pump, "pump")
+            assert refusal.value.body["registrationState"]["errorCode"] == 400208
+            result = await register(gateway, daemon, pump, "pump", dialect=NativeDialect())
+            identity = key_identity("pump", parse_hub_key(result.hub_credential))
+            async with password_device(broker, identity) as device:
+                await device.publish("devices/pump/messages/events/", b"hello", qos=1)
+                assert (await gateway.command("device", "disable", "pump"))["outcome"] == "proved"
+                assert await is_cut(device)
 
 
 async def test_a_list_that_another_authority_has_signed_is_not_taken(gateway, local_ca, tmp_path):

@@ -19,9 +19,10 @@ from provisiond.model import (
     RegistrationId,
     RegistrationStatus,
     RetirementAction,
+    Role,
 )
 from provisiond.registration.decide import decide_poll, decide_register
-from tests.certificates import make_ca, make_leaf
+from tests.certificates import make_ca, make_key, make_leaf
 from tests.enrollment_factory import PRIMARY_KEY, SECONDARY_KEY, certificates, individual
 from tests.fakes_decision import HUBS, NOW
 from tests.registration.test_decide import CONTEXT, POLICY, assigned, facts, register, token
@@ -209,3 +210,51 @@ def test_a_device_that_never_moves_is_not_asked_about_again():
     sticky = replace(CUSTOM, reprovision_policy=POLICIES["never"])
     first = ask(answer(), enrollment=sticky).registration
     assert ask(enrollment=sticky, registration=first).allocation is None
+
+
+# --- hubs that take passwords only ---
+
+PASSWORDS = replace(REMOTE, knows_certificates=False)
+
+
+def ask_with_certificate(*hubs, protocol=Role.NATIVE, key="p256", existing=None, leaf=None):
+    leaf = leaf or make_leaf("dev-1", key=make_key(key))
+    request = RegisterRequest(
+        claimed_id=RegistrationId("dev-1"),
+        evidence=Evidence(unverified_chain=(leaf.der,), possession=Possession.TLS),
+        protocol=protocol,
+    )
+    known = facts(individual("dev-1", certificates(leaf)), hubs=hubs, registration=existing)
+    return decide_register(request, known, policy=POLICY, context=CONTEXT)
+
+
+@pytest.mark.parametrize("key", ["p256", "rsa2048"])
+def test_a_device_with_a_certificate_gets_a_key_for_its_password_where_certificates_are_not_known(key):
+    placed = ask_with_certificate(PASSWORDS, key=key).registration
+    assert (placed.hub, len(placed.hub_key)) == ("m", 32)
+    assert ask_with_certificate(REMOTE).registration.hub_key is None
+
+
+def test_it_keeps_that_key_for_as_long_as_it_has_that_certificate():
+    leaf = make_leaf("dev-1")
+    first = ask_with_certificate(PASSWORDS, leaf=leaf).registration
+    assert ask_with_certificate(PASSWORDS, leaf=leaf, existing=first).registration is None
+    assert (
+        ask_with_certificate(PASSWORDS, existing=replace(first, hub_key=b"old" * 8)).registration.hub_key != b"old" * 8
+    )
+
+
+@pytest.mark.parametrize(
+    ("protocol", "key", "why"), [(Role.DPS, "p256", "native topics"), (Role.NATIVE, "ed25519", "EC or RSA")]
+)
+def test_who_cannot_be_given_a_password_is_not_assigned_into_a_void(protocol, key, why):
+    elsewhere = ask_with_certificate(PASSWORDS, OTHER, protocol=protocol, key=key)
+    assert elsewhere.registration.hub == "n"
+    refused = ask_with_certificate(PASSWORDS, protocol=protocol, key=key)
+    assert (refused.outcome, refused.audit.code) == (Outcome.FAILED, 400208)
+    (check,) = [check for check in refused.audit.trace if check.name == "hub-credential"]
+    assert (check.passed, why in check.finding) == (False, True)
+
+
+def test_a_device_with_a_key_of_its_own_needs_no_other():
+    assert register(facts(individual("dev-1"), hubs=(PASSWORDS,)), sas=token()).registration.hub == "m"
