@@ -73,7 +73,7 @@ def examine_certificate_hubs(settings: Settings) -> Iterator[Finding]:
         connector = None if hub.is_embedded else hub.to_connector()
         if not isinstance(connector, MosquittoHub) or not hub.to_hub().knows_certificates:
             continue
-        subject = f"hub {hub.name}"
+        subject = f"certificates at {hub.name}"
         url, address = connector.device_url, connector.device_address
         asked = asyncio.run(asks_for_certificate(*address)) if url.startswith("mqtts:") else False
         if asked:

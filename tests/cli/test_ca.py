@@ -93,7 +93,7 @@ def test_a_certificate_of_another_authority_leaves_a_revocation_unproved_but_at_
 
 def test_doctor_says_whether_devices_with_certificates_can_connect_to_a_mosquitto(gateway, tmp_path):
     def findings():
-        return [one for one in gateway("doctor", expect=None).json if one["subject"] == "hub line-2"]
+        return [one for one in gateway("doctor", expect=None).json if one["subject"] == "certificates at line-2"]
 
     gateway("hub", "add", "line-2", "--type", "mosquitto", "--host", "127.0.0.1:1")
     gateway("enrollment", "create", "keyed", "--attestation-type", "symmetricKey")
