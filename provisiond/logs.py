@@ -168,7 +168,23 @@ class _PriorityPrefix:
 
 
 def _clean_record(_logger: Any, _name: str, record: EventDict) -> EventDict:
+    if _is_clean(record):
+        return record
     return {key: _clean(key, value) for key, value in record.items()}
+
+
+def _is_clean(record: EventDict) -> bool:
+    """Whether cleaning would change nothing, seen at one look at all values together; in doubt it says no."""
+    texts = []
+    for key, value in record.items():
+        if type(value) is str:
+            texts.append(value)
+        elif value is not None and not isinstance(value, _NUMBERS):
+            return False
+        if _is_secret(key):
+            return False
+    text = " ".join(texts)
+    return len(text) <= _LONGEST_TEXT and text.isprintable() and _SECRET_MARK.search(text.casefold()) is None
 
 
 def _clean_console_record(_logger: Any, _name: str, record: EventDict) -> EventDict:

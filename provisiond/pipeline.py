@@ -1,8 +1,7 @@
 """One message, one direction: parse, read facts, decide, commit, reply. And one CONNECT: admit."""
 
 from base64 import b64encode
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -259,17 +258,8 @@ class Pipeline:
             decision if sealed is None else replace(decision, reply=replace(decision.reply, sealed_credential=sealed))
         )
 
-    @contextmanager
-    def _timed(self, stage: str) -> Iterator[None]:
-        """Tell the metrics how long a stage took, however it ended."""
-        if self._time_stage is None:
-            yield
-            return
-        started = self._clock.monotonic()
-        try:
-            yield
-        finally:
-            self._time_stage(stage, self._clock.monotonic() - started)
+    def _timed(self, stage: str) -> "_Timed":
+        return _Timed(stage, self._clock, self._time_stage)
 
     async def _facts(self, request: Request) -> Facts:
         with self._timed("facts"):
@@ -377,6 +367,24 @@ class Pipeline:
             case _:
                 native_device = connection.role is Role.NATIVE
                 return native_device or dps.takes_immediate_assignment(connection.client_version)
+
+
+class _Timed:
+    """Tells the metrics how long a stage took, however it ended."""
+
+    __slots__ = ("_clock", "_stage", "_started", "_tell")
+
+    def __init__(self, stage: str, clock: Clock, tell: Callable[[str, float], None] | None) -> None:
+        self._stage = stage
+        self._clock = clock
+        self._tell = tell
+
+    def __enter__(self) -> None:
+        self._started = self._clock.monotonic()
+
+    def __exit__(self, *_: object) -> None:
+        if self._tell is not None:
+            self._tell(self._stage, self._clock.monotonic() - self._started)
 
 
 def _challenge_key(protocol: Role, connection_id: str, challenge_id: str | None) -> str:

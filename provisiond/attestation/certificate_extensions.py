@@ -172,10 +172,9 @@ def check_name_constraints(extension: x509.NameConstraints | None) -> None:
 def extension_of(certificate: x509.Certificate, kind: type[ExtensionT]) -> ExtensionT | None:
     """The extension of that type, or None."""
     with reading("the extensions"):
-        try:
-            return certificate.extensions.get_extension_for_class(kind).value
-        except x509.ExtensionNotFound:
-            return None
+        # Not `get_extension_for_class`, which makes an exception of every extension that is not there.
+        values = (extension.value for extension in certificate.extensions)
+        return next((value for value in values if isinstance(value, kind)), None)
 
 
 def _check_critical(certificate: x509.Certificate, known: tuple[type[x509.ExtensionType], ...]) -> None:

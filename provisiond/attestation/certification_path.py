@@ -20,7 +20,8 @@ from provisiond.attestation.certificate import (
     brief,
     check_key,
     check_validity,
-    describe_name,
+    describe_issuer,
+    describe_subject,
     parse_certificate,
     reading,
 )
@@ -227,15 +228,15 @@ def explain_failure(
 
 def _issuer_missing(certificate: x509.Certificate) -> AttestationError:
     return AttestationError(
-        f"neither the device nor an enrollment brings {describe_name(certificate.issuer)}, which issued "
-        f"{describe_name(certificate.subject)}: the device must present its intermediate certificates, too",
+        f"neither the device nor an enrollment brings {describe_issuer(certificate)}, which issued "
+        f"{describe_subject(certificate)}: the device must present its intermediate certificates, too",
         finding="issuer-missing",
         clause=_CLAUSE,
     )
 
 
 def _fault_of(issuer: x509.Certificate, certificate: x509.Certificate, now: datetime) -> AttestationError | None:
-    name = f"the CA certificate {describe_name(issuer.subject)}"
+    name = f"the CA certificate {describe_subject(issuer)}"
     try:
         _check_signature(certificate, issuer, name)
         check_issuer_key(issuer)
@@ -249,15 +250,15 @@ def _fault_of(issuer: x509.Certificate, certificate: x509.Certificate, now: date
 
 
 def _check_signature(certificate: x509.Certificate, issuer: x509.Certificate, name: str) -> None:
-    with reading(f"the signature on {describe_name(certificate.subject)}"):
+    with reading(f"the signature on {describe_subject(certificate)}"):
         hash_algorithm = certificate.signature_hash_algorithm
         if isinstance(hash_algorithm, _BROKEN_HASHES):
-            reason = f"the signature on {describe_name(certificate.subject)} is made with {hash_algorithm.name.upper()}"
+            reason = f"the signature on {describe_subject(certificate)} is made with {hash_algorithm.name.upper()}"
             raise AttestationError(f"{reason}; SHA-256 or a longer one is needed", finding="issuer-unusable")
         try:
             certificate.verify_directly_issued_by(issuer)
         except InvalidSignature as error:
-            reason = f"{name} has the name of the issuer of {describe_name(certificate.subject)}, but another key"
+            reason = f"{name} has the name of the issuer of {describe_subject(certificate)}, but another key"
             raise AttestationError(reason, finding="issuer-lookalike", clause="RFC 5280 6.1.3 (a)(1)") from error
 
 

@@ -1,14 +1,13 @@
 """One check of a decision: it passes with a finding or raises, and the trace hears of it either way."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from types import TracebackType
 
 from provisiond.errors import AttestationError
 from provisiond.model import Trace
 
 
-@contextmanager
-def recording_failure(trace: Trace, name: str, clause: str = "") -> Iterator[None]:
+class recording_failure:  # noqa: N801 - a context manager like contextlib's, at a quarter of the time
     """Record the AttestationError that leaves the block, if one does; the block records its own success.
 
     Args:
@@ -19,11 +18,22 @@ def recording_failure(trace: Trace, name: str, clause: str = "") -> Iterator[Non
     Raises:
         AttestationError: the block's own.
     """
-    try:
-        yield
-    except AttestationError as error:
-        trace.failed(name, str(error), error.clause or clause)
-        raise
+
+    __slots__ = ("_clause", "_name", "_trace")
+
+    def __init__(self, trace: Trace, name: str, clause: str = "") -> None:
+        self._trace = trace
+        self._name = name
+        self._clause = clause
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if isinstance(error, AttestationError):
+            self._trace.failed(self._name, str(error), error.clause or self._clause)
 
 
 def examine(trace: Trace, name: str, check: Callable[[], str], clause: str = "") -> None:

@@ -7,7 +7,7 @@ from typing import Final
 
 from cryptography import x509
 
-from provisiond.attestation.certificate import authority_of, describe_name
+from provisiond.attestation.certificate import authority_of, describe_subject
 from provisiond.attestation.certificate_extensions import check_name_constraints, extension_of
 from provisiond.attestation.certification_path import (
     Path,
@@ -79,7 +79,7 @@ def find_path(
             raise explain_failure(leaf, unverified_issuers, anchors_der, now, error) from error
         for authority in path[1:]:
             check_name_constraints(extension_of(authority, x509.NameConstraints))
-    names = " < ".join(describe_name(certificate.subject) for certificate in path)
+    names = " < ".join(describe_subject(certificate) for certificate in path)
     trace.passed("certification-path", names, "RFC 5280 6.1")
     return path
 

@@ -12,7 +12,7 @@ from typing import Final
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, load_der_public_key
 
-from provisiond.attestation.certificate import authority_of, describe_name, identity_of, reading
+from provisiond.attestation.certificate import authority_of, describe_issuer, describe_subject, identity_of, reading
 from provisiond.attestation.certificate_extensions import extension_of
 from provisiond.errors import AttestationError, InvalidArgument
 from provisiond.model import Trace
@@ -124,7 +124,7 @@ def check_revocation(
         except AttestationError as error:
             trace.failed(_CHECK, str(error), error.clause)
             raise
-        trace.passed(_CHECK, f"{describe_name(certificate.subject)}: {finding}", _CLAUSE)
+        trace.passed(_CHECK, f"{describe_subject(certificate)}: {finding}", _CLAUSE)
 
 
 def _check_one(
@@ -134,7 +134,7 @@ def _check_one(
     revoked: frozenset[bytes],
     now: datetime,
 ) -> str:
-    name = describe_name(certificate.subject)
+    name = describe_subject(certificate)
     if revoked and identity_of(certificate) in revoked:
         raise AttestationError(f"the certificate {name} is revoked", finding="certificate-revoked", clause=_CLAUSE)
     named = [item for item in lists if item.issuer == certificate.issuer.public_bytes()]
@@ -143,7 +143,7 @@ def _check_one(
     signed = [item for item in named if issuer is None or _is_signed_by(item, issuer)]
     if not signed:
         raise AttestationError(
-            f"no CRL in the name of {describe_name(certificate.issuer)} is signed with its key",
+            f"no CRL in the name of {describe_issuer(certificate)} is signed with its key",
             finding="crl-signature",
             clause="RFC 5280 6.3.3 (g)",
         )
@@ -153,9 +153,7 @@ def _check_one(
     faults = [_fault_of(item, now) for item in signed]
     if None not in faults:
         finding, reason = next(filter(None, faults))
-        raise AttestationError(
-            f"the CRL of {describe_name(certificate.issuer)} {reason}", finding=finding, clause=_CLAUSE
-        )
+        raise AttestationError(f"the CRL of {describe_issuer(certificate)} {reason}", finding=finding, clause=_CLAUSE)
     return "not on its issuer's CRL"
 
 

@@ -17,9 +17,10 @@ from provisiond.attestation.certificate import (
     check_common_name,
     check_key,
     check_validity,
-    describe_name,
+    describe_issuer,
+    describe_subject,
     identity_of,
-    name_hash,
+    names_of,
     parse_certificate,
 )
 from provisiond.attestation.certificate_extensions import check_leaf_extensions
@@ -76,7 +77,7 @@ def subject_hash(certificate_der: bytes) -> bytes:
     Raises:
         AttestationError: finding `certificate-malformed` or `certificate-version`.
     """
-    return name_hash(parse_certificate(certificate_der).subject)
+    return names_of(parse_certificate(certificate_der)).subject_hash
 
 
 def issuer_hashes(unverified_chain: tuple[bytes, ...]) -> frozenset[bytes]:
@@ -90,7 +91,8 @@ def issuer_hashes(unverified_chain: tuple[bytes, ...]) -> frozenset[bytes]:
             certificate = parse_certificate(certificate_der)
         except AttestationError:
             continue
-        hashes |= {name_hash(certificate.subject), name_hash(certificate.issuer)}
+        names = names_of(certificate)
+        hashes |= {names.subject_hash, names.issuer_hash}
     return frozenset(hashes)
 
 
@@ -202,7 +204,7 @@ def _verified(claimed_id: RegistrationId, enrollment: Enrollment, credential: st
 def _enrolled_anchors(groups: Sequence[Enrollment], leaf: x509.Certificate, trace: Trace) -> tuple[GroupAnchor, ...]:
     anchors = read_anchors(groups, trace)
     if not anchors:
-        reason = f"no enrollment group has a CA certificate for the issuer {describe_name(leaf.issuer)}"
+        reason = f"no enrollment group has a CA certificate for the issuer {describe_issuer(leaf)}"
         trace.failed("certification-path", reason)
         raise AttestationError(reason, finding="ca-not-enrolled")
     return anchors
@@ -246,7 +248,7 @@ def _check_device_certificate(
 ) -> x509.Certificate:
     with recording_failure(trace, "certificate-readable"):
         leaf = parse_certificate(leaf_der, "the device's certificate")
-        finding = f"{describe_name(leaf.subject)}, issued by {describe_name(leaf.issuer)}"
+        finding = f"{describe_subject(leaf)}, issued by {describe_issuer(leaf)}"
     trace.passed("certificate-readable", finding, "RFC 5280 4.1")
     examine(trace, "certificate-common-name", lambda: check_common_name(leaf, claimed_id))
     examine(trace, "certificate-validity", lambda: check_validity(leaf, now, "the device's certificate"))

@@ -40,6 +40,11 @@ class Audience:
         """Forget a connection."""
         self._filters.pop(connection_id, None)
 
+    @property
+    def is_there(self) -> bool:
+        """Whether anybody may be listening; if not, nothing need be made to be published."""
+        return bool(self._filters) or self._relay is not None
+
     def publish(self, message: Message) -> int:
         """Send to everyone who listens; how many have taken it."""
         taken = 0
@@ -68,6 +73,8 @@ class EventObserver:
     def decided(self, connection: Connection, decision: Decision, *, event: str, elapsed_s: float) -> None:
         """An event."""
         del elapsed_s
+        if not self._audience.is_there:
+            return
         message = registration_event(connection.claimed_id, decision, event=event)
         if message is not None:
             self._audience.publish(message)

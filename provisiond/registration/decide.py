@@ -25,6 +25,7 @@ from provisiond.model import (
     RegistrationId,
     RegistrationStatus,
     Reply,
+    Retirement,
     Role,
     Trace,
     Verified,
@@ -210,7 +211,7 @@ def _assign(
         return _keep(existing, verified, facts, policy=policy, context=context, trace=trace)
     trace.passed("registration", f"{placed.status.value} on {hub.name}, {placed.substatus}")
     retire = retirement(existing, placed, after_s=policy.retire_after_s, trace=trace)
-    decision = _settle(
+    return _settle(
         placed,
         verified,
         facts,
@@ -219,8 +220,8 @@ def _assign(
         trace=trace,
         write=placed,
         expected_version=existing.version if existing else 0,
+        retire=retire,
     )
-    return replace(decision, retire=retire)
 
 
 def _ask(verified: Verified, question: AllocationRequest, *, policy: RegistrationPolicy) -> Decision:
@@ -262,6 +263,7 @@ def _settle(
     trace: Trace,
     expected_version: int,
     write: Registration | None = None,
+    retire: Retirement | None = None,
 ) -> Decision:
     outcome = Outcome(registration.status.value)
     return Decision(
@@ -279,6 +281,7 @@ def _settle(
         audit=_audit(verified, outcome, registration.hub, context=context, trace=trace),
         proved=verified.tpm,
         guard=verified.enrollment,
+        retire=retire,
     )
 
 
@@ -312,10 +315,15 @@ def _report(
         status=200,
         operation_id=registration.operation_id,
         status_text=registration.status,
-        # The device reads its own spelling back.
-        registration=replace(registration, registration_id=spelt),
+        registration=_spelt(registration, spelt),
         authentication_key=_seal_hub_key(registration, context),
     )
+
+
+def _spelt(registration: Registration, registration_id: str) -> Registration:
+    """The device reads its own spelling back."""
+    same = registration.registration_id == registration_id
+    return registration if same else replace(registration, registration_id=registration_id)
 
 
 def _retry_after_s(registration: Registration, hubs: Sequence[Hub], policy: RegistrationPolicy) -> int:

@@ -201,7 +201,7 @@ def _read_filters(data: bytes) -> None:
 
 def _read_certificates(data: bytes) -> None:
     parsed = certificate.parse_certificate(data)
-    certificate.describe_name(parsed.subject)
+    certificate.names_of(parsed)
     certificate.read_common_name(parsed)
     certificate.check_key(parsed, what="the key")
     certificate.identity_of(parsed)
