@@ -157,7 +157,7 @@ class Importer:
     async def _judge_batch(self, batch: Sequence[Row]) -> list[_Judged]:
         existing: dict[tuple[EnrollmentKind, str], Enrollment] = {}
         for kind in EnrollmentKind:
-            keys = [_id(row).lower() for row in batch if _kind(row) is kind]
+            keys = [_id(row).lower() for row in batch if row.body is not None and _kind(row) is kind]
             if keys:
                 found = await self._store.get_enrollments(kind, keys)
                 existing.update({(kind, key): enrollment for key, enrollment in found.items()})
@@ -223,5 +223,5 @@ def _kind(row: Row) -> EnrollmentKind:
 
 
 def _id(row: Row) -> str:
-    found = (row.body or {}).get(_ID_NAMES[_kind(row)])
+    found = row.id if row.body is None else row.body.get(_ID_NAMES[_kind(row)])
     return found if isinstance(found, str) else ""

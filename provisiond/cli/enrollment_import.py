@@ -1,10 +1,15 @@
 """`provisiond enrollment import`: many enrollments from a file of one's own, or of another service."""
 
 import asyncio
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from shlex import quote
+from types import FrameType
 from typing import IO, Annotated, Any, Final
 
 import typer
@@ -14,7 +19,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from provisiond.admin.bulk import Action, Importer, ImportOptions, ImportResult, OnConflict, Verdict
 from provisiond.cli.exit_codes import ExitCode
 from provisiond.cli.import_report import ImportReport
-from provisiond.cli.output import Output, OutputFormat, note, print_record, suggest
+from provisiond.cli.output import Output, OutputFormat, note, plain, print_record, suggest
 from provisiond.cli.session import Config, command, load, make_admin, open_store
 from provisiond.errors import InvalidArgument
 from provisiond.protocols.bulk import BulkFormat, Row, read_bulk
@@ -61,8 +66,8 @@ def import_(
     options = ImportOptions(on_conflict=on_conflict, dry_run=dry_run, keep_going=keep_going)
     with _opened(file) as stream, ImportReport(where, resume=resume) as written:
         result = asyncio.run(_import(config, stream, form, options, written))
-    _finish(file, result, options, written, output, command(config))
-    if report is None and where is not None and not result.counts[Action.REFUSE]:
+    _finish(file, result, options, written, output, command(config), form)
+    if report is None and where is not None and not _is_told(result, written):
         where.unlink()
     if result.counts[Action.REFUSE]:
         only_conflicts = result.conflicts == result.counts[Action.REFUSE]
@@ -90,10 +95,11 @@ async def _import(
                 options=options,
                 report=_reporting(report, advance),
             )
-            rows = read_bulk(watched, form)
+            linked = {label.lower() for hub in settings.linked_hubs() for label in (hub.name, hub.host)}
+            rows = read_bulk(watched, form, linked_hubs=linked)
             try:
                 return await importer.run(_unsettled(rows, report))
-            except asyncio.CancelledError:
+            except (asyncio.CancelledError, KeyboardInterrupt):
                 report.flush()
                 note(
                     "interrupted; go on with --resume" if options.keep_going else "interrupted; nothing was stored",
@@ -107,7 +113,7 @@ def _unsettled(rows: Iterable[Row], report: ImportReport) -> Iterator[Row]:
         if row.number > report.settled:
             yield row
         else:
-            body = row.body or {}
+            body = row.body or {"registrationId": row.id}
             found = body.get("enrollmentGroupId", body.get("registrationId"))
             report.require_same(row.number, found if isinstance(found, str) else "")
 
@@ -122,6 +128,11 @@ def _reporting(report: ImportReport, advance: Callable[[int], None]) -> Callable
     return add
 
 
+def _is_told(result: ImportResult, report: ImportReport) -> bool:
+    """Whether the report says more than that every row was fine."""
+    return bool(result.counts[Action.REFUSE] or report.settled or report.notes)
+
+
 def _finish(
     file: Path,
     result: ImportResult,
@@ -129,6 +140,7 @@ def _finish(
     report: ImportReport,
     output: OutputFormat | None,
     name: str,
+    form: BulkFormat,
 ) -> None:
     refused = result.counts[Action.REFUSE]
     body: dict[str, Any] = {
@@ -137,16 +149,27 @@ def _finish(
         "resumedAfter": report.settled,
         "dryRun": options.dry_run,
         "stored": result.applied,
-        "report": str(report.path) if report.path and (refused or report.settled) else None,
+        "report": str(report.path) if report.path and _is_told(result, report) else None,
     }
     print_record(body, output)
+    for text, count in report.notes.items():
+        note(plain(f"{count} {'row' if count == 1 else 'rows'}: {text}"))
     if refused and not result.applied:
         note(f"{refused} of {result.rows} rows cannot be enrolled; nothing was stored")
         suggest("mend them and import again, or --keep-going to store the others")
     elif options.dry_run:
-        suggest(f"{name} enrollment import {file}")
+        suggest(f"{name} enrollment import {quote(str(file))}{_flags(form, options)}")
     elif result.applied:
         suggest(f"{name} enrollment list")
+
+
+def _flags(form: BulkFormat, options: ImportOptions) -> str:
+    """The flags of a dry run that the import wants as well."""
+    return (
+        (f" --format {form}" if form is not BulkFormat.AUTO else "")
+        + (f" --on-conflict {options.on_conflict}" if options.on_conflict is not OnConflict.FAIL else "")
+        + (" --keep-going" if options.keep_going else "")
+    )
 
 
 @contextmanager
@@ -174,7 +197,7 @@ def _progress(stream: IO[bytes]) -> Iterator[tuple[Callable[[int], None], Iterat
 
         def pieces() -> Iterator[bytes]:
             nonlocal consumed
-            while piece := stream.readline(_PIECE_LIMIT_BYTES):
+            while piece := read_line():
                 consumed += len(piece)
                 yield piece
 
@@ -182,7 +205,41 @@ def _progress(stream: IO[bytes]) -> Iterator[tuple[Callable[[int], None], Iterat
             elapsed_s = bar.tasks[task].elapsed or 0.0
             bar.update(task, completed=consumed, rows=rows, rate=rows / elapsed_s if elapsed_s else 0.0)
 
-        yield advance, pieces()
+        with _interruptible(partial(stream.readline, _PIECE_LIMIT_BYTES)) as read_line:
+            yield advance, pieces()
+
+
+@contextmanager
+def _interruptible(read: Callable[[], bytes]) -> Iterator[Callable[[], bytes]]:
+    """`read`, which Ctrl-C ends at once: asyncio only cancels the task, and a pipe may stay silent for ever."""
+    previous = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(previous):
+        yield read
+        return
+    is_reading = is_interrupted = False
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        nonlocal is_interrupted
+        is_interrupted = True
+        if is_reading:
+            raise KeyboardInterrupt
+        previous(number, frame)
+
+    def read_watched() -> bytes:
+        nonlocal is_reading
+        is_reading = True
+        try:
+            if is_interrupted:  # before the read, which the cancelled task would wait for
+                raise KeyboardInterrupt
+            return read()
+        finally:
+            is_reading = False
+
+    signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield read_watched
+    finally:
+        signal.signal(signal.SIGINT, previous)
 
 
 def _size(stream: IO[bytes]) -> int | None:

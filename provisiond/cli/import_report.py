@@ -2,6 +2,8 @@
 
 import json
 import os
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Final, Self
@@ -13,6 +15,10 @@ from provisiond.errors import InvalidArgument
 SHOWN_MAX: Final = 20
 """Refused rows that are shown; all of them are in the report."""
 
+NOTES_MAX: Final = 20
+"""Different notes that are counted; they name members and columns of the file, of which it may have any number."""
+
+_MORE_NOTES: Final = "there is more that is not imported"
 _LINE_LIMIT_BYTES: Final = 64 * 1024
 
 
@@ -27,6 +33,7 @@ class ImportReport:
     def __init__(self, path: Path | None, *, resume: bool = False) -> None:
         self.path = path
         self._shown = 0
+        self._notes: Counter[str] = Counter()
         self._known = _read_known(path) if path is not None and resume else []
         self._stream: IO[str] | None = None
         if path is not None:
@@ -43,12 +50,20 @@ class ImportReport:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if self._stream is not None:
+            is_empty = self._stream.tell() == 0
             self._stream.close()
+            if kind is not None and is_empty and self.path is not None:
+                self.path.unlink(missing_ok=True)
 
     @property
     def settled(self) -> int:
         """Rows that an earlier run has settled."""
         return len(self._known)
+
+    @property
+    def notes(self) -> Mapping[str, int]:
+        """What rows say and an enrollment cannot, with how many rows say it."""
+        return self._notes
 
     def require_same(self, number: int, id_: str) -> None:
         """Require that a row is the one that the report has at its place.
@@ -67,6 +82,8 @@ class ImportReport:
         """Write a verdict, and show it when it is one of the first refusals."""
         if verdict.action is Action.REFUSE:
             self._show(verdict)
+        for text in verdict.row.notes:
+            self._notes[text if text in self._notes or len(self._notes) < NOTES_MAX else _MORE_NOTES] += 1
         if self._stream is not None:
             self._stream.write(json.dumps(_to_json(verdict), ensure_ascii=False) + "\n")
 

@@ -1,27 +1,31 @@
 """Files of enrollments: which form they have, and their records one by one."""
 
 import json
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Container, Iterable, Iterator
+from functools import partial
 from itertools import chain
 from typing import Final
 
 from provisiond.errors import InvalidArgument
 from provisiond.protocols.bulk_csv import find_delimiter, read_csv
-from provisiond.protocols.bulk_foreign import AWS_NAMES, CUMULOCITY_COLUMNS, from_aws, from_azure, read_cumulocity
-from provisiond.protocols.bulk_json import read_array, read_ndjson
+from provisiond.protocols.bulk_foreign import CUMULOCITY_COLUMNS, from_aws, from_json, is_thing, read_cumulocity
+from provisiond.protocols.bulk_json import LISTS, read_array, read_ndjson
 from provisiond.protocols.bulk_rows import BYTE_ORDER_MARK, BulkFormat, Row, without_mark
 
 __all__ = ["BulkFormat", "Row", "read_bulk"]
 
 _PROBED_BYTES: Final = 64 * 1024
+_OPENS_LIST: Final = re.compile(b'"(?:%s)"\\s*:\\s*\\[' % "|".join(LISTS).encode())
 
 
-def read_bulk(pieces: Iterable[bytes], form: BulkFormat) -> Iterator[Row]:
+def read_bulk(pieces: Iterable[bytes], form: BulkFormat, *, linked_hubs: Container[str] = ()) -> Iterator[Row]:
     """Read the records of a file.
 
     Args:
         pieces: of the file, in order: its lines, a line that is too long in several pieces.
         form: of the file; `auto` looks at the beginning.
+        linked_hubs: hosts of the hubs, in lower case; Azure's others are named, not imported.
 
     Raises:
         InvalidArgument: it has another form, or cannot be told; says which.
@@ -29,17 +33,19 @@ def read_bulk(pieces: Iterable[bytes], form: BulkFormat) -> Iterator[Row]:
     source = without_mark(pieces)
     first = next(source)
     whole = chain([first], source)
+    convert = partial(from_json, linked_hubs=linked_hubs)
     match _detect(first) if form is BulkFormat.AUTO else form:
         case BulkFormat.CSV:
             return read_csv(whole)
         case BulkFormat.CUMULOCITY:
             return read_cumulocity(whole)
         case BulkFormat.NDJSON:
-            return map(from_azure, read_ndjson(whole))
+            return map(convert, read_ndjson(whole))
         case BulkFormat.AWS:
-            return map(from_aws, read_ndjson(whole))
+            reads_lines = first.lstrip().startswith(b"{") and _detect_object(first) is not BulkFormat.AZURE
+            return map(from_aws, read_ndjson(whole) if reads_lines else read_array(whole))
         case _:
-            return map(from_azure, read_array(whole))
+            return map(convert, read_array(whole))
 
 
 def _detect(first: bytes) -> BulkFormat:
@@ -63,12 +69,13 @@ def _detect(first: bytes) -> BulkFormat:
 
 
 def _detect_object(first: bytes) -> BulkFormat:
+    """Whether an object has its records in a list, or is one of them: NDJSON."""
     try:
         body = json.loads(first)
     except (ValueError, RecursionError):
-        return BulkFormat.AZURE  # an object of several lines
-    if any(name in body for name in AWS_NAMES):
+        if first.endswith(b"\n"):  # an object that ends on this line is a bad record; else it has several lines
+            return BulkFormat.NDJSON if first.rstrip().endswith(b"}") else BulkFormat.AZURE
+        return BulkFormat.AZURE if _OPENS_LIST.search(first) else BulkFormat.NDJSON
+    if is_thing(body):
         return BulkFormat.AWS
-    if isinstance(body.get("enrollments", body.get("enrollmentGroups")), list):
-        return BulkFormat.AZURE
-    return BulkFormat.NDJSON
+    return BulkFormat.AZURE if any(isinstance(body.get(name), list) for name in LISTS) else BulkFormat.NDJSON

@@ -4,7 +4,7 @@ import csv
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from provisiond.errors import InvalidArgument
 from provisiond.protocols.bulk_rows import RECORD_LIMIT_BYTES, Row, without_mark
@@ -59,6 +59,7 @@ COLUMNS: Final = (
 
 _IDS: Final = ("registrationId", "enrollmentGroupId")
 _IGNORED: Final = ("etag", "createdDateTimeUtc", "lastUpdatedDateTimeUtc")
+_SPELLINGS: Final = {name.lower(): name for name in (*_IDS, *COLUMNS, *_IGNORED)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,18 +81,19 @@ def read_records(pieces: Iterable[bytes], delimiter: str) -> Iterator[Record]:
         delimiter: between cells.
     """
     held: list[bytes] = []
-    size_bytes, quotes, line, begins_at = 0, 0, 1, 1
+    quoting = _Quoting(delimiter)
+    size_bytes, line, begins_at = 0, 1, 1
     for piece in pieces:
         size_bytes += len(piece)
-        quotes += piece.count(b'"')
+        quoting.feed(piece)
         if size_bytes <= RECORD_LIMIT_BYTES:
             held.append(piece)
         if piece.endswith(b"\n"):
             line += 1
-            if quotes % 2 == 0:
+            if not quoting.is_open:
                 yield from _record(held, size_bytes, begins_at, delimiter)
-                held, size_bytes, quotes, begins_at = [], 0, 0, line
-    if quotes % 2:
+                held, size_bytes, begins_at = [], 0, line
+    if quoting.is_open:
         yield Record(line=begins_at, error="a quote that opens here is never closed")
     else:
         yield from _record(held, size_bytes, begins_at, delimiter)
@@ -140,6 +142,34 @@ def put(body: dict[str, Any], dotted: str, value: Any) -> None:
     body[last] = value
 
 
+class _Quoting:
+    """Whether a cell is open that may hold newlines; as for `csv`, only a quote at a cell's beginning opens one."""
+
+    def __init__(self, delimiter: str) -> None:
+        self._delimiter = delimiter.encode()
+        self._may_open = True
+        self.is_open = False
+
+    def feed(self, piece: bytes) -> None:
+        """Go on with the next line, or part of one."""
+        position, closed_at, may_open = 0, -1, self._may_open
+        while True:
+            if self.is_open:
+                position = piece.find(b'"', position) + 1
+                if not position:
+                    break
+                self.is_open, may_open, closed_at = False, True, position
+            elif may_open and piece.startswith(b'"', position):  # also one that is doubled, for it had just closed
+                self.is_open, position = True, position + 1
+            else:
+                may_open = False
+                position = piece.find(self._delimiter + b'"', position) + 2
+                if position == 1:
+                    break
+                self.is_open = True
+        self._may_open = piece.endswith((b"\n", self._delimiter)) or closed_at == len(piece)
+
+
 def _record(held: Sequence[bytes], size_bytes: int, line: int, delimiter: str) -> Iterator[Record]:
     if size_bytes > RECORD_LIMIT_BYTES:
         yield Record(line=line, error=f"{size_bytes} bytes; a record may have {RECORD_LIMIT_BYTES}")
@@ -158,10 +188,12 @@ def _record(held: Sequence[bytes], size_bytes: int, line: int, delimiter: str) -
 
 
 def _header(first: bytes, delimiter: str) -> tuple[str, ...]:
+    if b"\r" in first.rstrip(b"\r\n"):
+        raise InvalidArgument("lines end with a carriage return alone; save the file with LF or CRLF")
     record = next(_record([first], len(first), 1, delimiter), Record(line=1, error="it is blank"))
     if record.error is not None:
         raise InvalidArgument(f"the header: {record.error}")
-    names = tuple(name.strip() for name in record.cells)
+    names = tuple(_SPELLINGS.get(name.strip().lower(), name.strip()) for name in record.cells)
     if len(names) > _COLUMNS_MAX:
         raise InvalidArgument(f"the header has {len(names)} columns; there may be {_COLUMNS_MAX}")
     if not set(names) & set(_IDS):
@@ -187,7 +219,8 @@ def _row(number: int, line: int, names: Sequence[str], cells: Sequence[str]) -> 
             if cell != "" and name not in _IGNORED:
                 put(body, name, _value(name, cell))
     except ValueError as error:
-        return Row(number=number, line=line, error=str(error))
+        claimed = next((cell for name, cell in zip(names, cells, strict=True) if name in _IDS and cell), "")
+        return Row(number=number, line=line, error=str(error), id=claimed)
     return Row(number=number, line=line, body=body)
 
 
@@ -202,14 +235,18 @@ def _value(name: str, cell: str) -> Any:
         return _json(name, cell)
     if name.startswith(_JSON_PREFIXES):
         try:
-            return json.loads(cell)
+            return json.loads(cell, parse_constant=_refuse_constant)
         except (ValueError, RecursionError):
             return cell
     return cell
 
 
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")  # though Python reads it
+
+
 def _json(name: str, cell: str) -> Any:
     try:
-        return json.loads(cell)
+        return json.loads(cell, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{name}: not JSON: {error}") from error

@@ -7,8 +7,8 @@ from typing import Any, Final
 from provisiond.errors import InvalidArgument
 from provisiond.protocols.bulk_rows import RECORD_LIMIT_BYTES, Row, without_mark
 
-AZURE_LISTS: Final = ("enrollments", "enrollmentGroups")
-"""Members of an Azure bulk body that hold the records."""
+LISTS: Final = ("enrollments", "enrollmentGroups", "things")
+"""Members of an Azure bulk body, or of a list of AWS things, that hold the records."""
 
 _WHITE_SPACE: Final = " \t\r\n"
 _DECODER: Final = json.JSONDecoder()
@@ -54,7 +54,7 @@ def _line_row(number: int, line: int, held: bytes, size_bytes: int) -> Row:
     if size_bytes > RECORD_LIMIT_BYTES:
         return Row(number=number, line=line, error=f"{size_bytes} bytes; a record may have {RECORD_LIMIT_BYTES}")
     try:
-        body = json.loads(held)
+        body = json.loads(held.strip())
     except (ValueError, RecursionError) as error:
         return Row(number=number, line=line, error=f"not JSON: {error}")
     return _row(number, line, body)
@@ -76,58 +76,93 @@ class _Array:
         self._line = 1
         self._rest = b""
         self._ended = False
+        self._number = 0
+        self._broken = False
 
     def rows(self) -> Iterator[Row]:
         opening = self._peek()
         if opening == "{":
-            self._seek_list()
-        elif opening != "[":
+            yield from self._lists()
+        elif opening == "[":
+            yield from self._list()
+        else:
             raise InvalidArgument("this is no JSON array of enrollments, nor an Azure bulk body")
-        self._skip(1)
-        number = 0
-        while (following := self._peek()) not in ("]", ""):
-            if number:
-                if following != ",":
-                    yield Row(number=number + 1, line=self._line, error="not JSON: a comma is missing between records")
-                    return
-                self._skip(1)
-                self._peek()
-            number += 1
-            line = self._line
-            try:
-                body = self._value()
-            except ValueError as error:
-                yield Row(number=number, line=line, error=f"not JSON, so nothing after it can be read: {error}")
-                return
-            yield _row(number, line, body)
-        if following == "":
-            yield Row(number=number + 1, line=self._line, error="the file was cut off: the array has no end")
+        if not self._broken and self._peek():
+            yield self._break("there is more after the end, which was not read")
 
-    def _seek_list(self) -> None:
-        """Go on to the list in an Azure bulk body.
+    def _lists(self) -> Iterator[Row]:
+        """The records of every list in a body.
 
         Raises:
             InvalidArgument: there is none, or it asks for something else than creating or updating.
         """
+        found = False
         self._skip(1)
-        while self._peek() == '"':
+        while not self._broken and self._peek() == '"':
             try:
                 name = self._name()
-                if name in AZURE_LISTS and self._peek() == "[":
+                if name in LISTS and self._peek() == "[":
+                    found = True
+                    yield from self._list()
+                else:
+                    self._check_member(name, self._value())
+                self._end_member()
+            except (ValueError, InvalidArgument) as error:
+                if not found:
+                    raise InvalidArgument(f"line {self._line}: {error}") from error
+                if not self._broken:
+                    yield self._break(str(error))
+        if not found:
+            raise InvalidArgument(
+                f'there is no "{LISTS[0]}" list in it; an enrollment by itself stands on one line, or in brackets'
+            )
+        if not self._broken and self._peek() != "}":
+            yield self._break("the file was cut off: the body has no end")
+        self._skip(1)
+
+    def _end_member(self) -> None:
+        following = self._peek()
+        if following not in (",", "}") and not self._broken:
+            raise ValueError("not JSON: a comma or a brace is missing")
+        self._skip(following == ",")
+
+    def _check_member(self, name: Any, value: Any) -> None:
+        if name == "mode" and value not in ("create", "update", "updateIfMatchETag"):
+            raise InvalidArgument(f'mode {value!r:.40} is not imported; only "create" and "update" are')
+
+    def _list(self) -> Iterator[Row]:
+        self._skip(1)
+        first = True
+        while (following := self._peek()) not in ("]", ""):
+            if not first:
+                if following != ",":
+                    yield self._break("not JSON: a comma is missing between records")
                     return
-                value = self._value()
-            except ValueError as error:
-                raise InvalidArgument(f"line {self._line}: not JSON: {error}") from error
-            if name == "mode" and value not in ("create", "update", "updateIfMatchETag"):
-                raise InvalidArgument(f'mode {value!r:.40} is not imported; only "create" and "update" are')
-            if self._peek() == ",":
                 self._skip(1)
-        raise InvalidArgument('there is no "enrollments" list in it')
+                self._peek()
+            first = False
+            line = self._line
+            try:
+                body = self._value()
+            except ValueError as error:
+                yield self._break(f"not JSON, so nothing after it can be read: {error}", line)
+                return
+            self._number += 1
+            yield _row(self._number, line, body)
+        if following == "":
+            yield self._break("the file was cut off: the array has no end")
+        self._skip(1)
+
+    def _break(self, error: str, line: int = 0) -> Row:
+        """The last row, after which nothing can be read."""
+        self._broken = True
+        self._number += 1
+        return Row(number=self._number, line=line or self._line, error=error)
 
     def _name(self) -> Any:
         name = self._value()
         if self._peek() != ":":
-            raise ValueError("a colon is missing")
+            raise ValueError("not JSON: a colon is missing")
         self._skip(1)
         return name
 

@@ -36,6 +36,7 @@ class Row:
         body: of the service API, not checked yet; None when there is an error.
         error: why there is no body, for the operator.
         notes: what the record says and an enrollment cannot.
+        id: of a record with an error, as far as it can be told.
     """
 
     number: int
@@ -43,6 +44,7 @@ class Row:
     body: dict[str, Any] | None = None
     error: str | None = None
     notes: tuple[str, ...] = ()
+    id: str = ""
 
 
 def without_mark(pieces: Iterable[bytes]) -> Iterator[bytes]:

@@ -53,7 +53,8 @@ def enrollment_to_json(
         },
         "allocationPolicy": enrollment.allocation_policy and enrollment.allocation_policy.value,
         "iotHubs": list(enrollment.iot_hubs) or None,
-        "customAllocationDefinition": enrollment.custom_allocation,
+        "customAllocationDefinition": enrollment.custom_allocation
+        and dict(sorted(enrollment.custom_allocation.items())),
         "initialTwin": twin and {"tags": dict(twin.tags), "properties": {"desired": dict(twin.desired)}},
         "createdDateTimeUtc": format_timestamp(enrollment.created_at),
         "lastUpdatedDateTimeUtc": format_timestamp(enrollment.updated_at),

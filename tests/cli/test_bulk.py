@@ -141,6 +141,39 @@ def test_a_file_of_another_kind_is_a_usage_error(gateway, file, text, said):
     assert said in gateway("enrollment", "import", file, expect=2).stderr
 
 
+def test_nothing_is_left_of_an_import_that_did_not_begin(gateway, file):
+    file.write_text("hello\n")
+    gateway("enrollment", "import", file, expect=2)
+    assert not file.with_name("devices.csv.report.ndjson").exists()
+
+
+def test_what_a_file_of_another_service_says_besides_is_told(gateway, file):
+    things = [{"thingName": f"pump-{number}", "thingArn": "arn"} for number in range(3)]
+    file.write_text("\n".join(map(json.dumps, things)))
+    for arguments in (["--dry-run"], []):
+        ended = gateway("enrollment", "import", file, *arguments)
+        assert "3 rows: thingArn is not imported" in ended.stderr and "3 rows: a key was generated" in ended.stderr
+        assert ended.json["report"] and report_of(file)[2]["notes"][0] == "thingArn is not imported"
+
+
+def test_a_dry_run_names_the_command_that_imports(gateway, tmp_path):
+    path = tmp_path / "new devices.csv"
+    path.write_text(rows("pump-1"))
+    ended = gateway("enrollment", "import", path, "--dry-run", "--on-conflict", "update", "--format", "csv")
+    assert f"enrollment import '{path}' --format csv --on-conflict update" in ended.stderr
+
+
+def test_hubs_of_azure_are_left_out_unless_they_are_linked(gateway, file):
+    body = {
+        "registrationId": "pump-1",
+        "attestation": {"type": "symmetricKey"},
+        "iotHubHostName": "a.azure-devices.net",
+    }
+    file.write_text(json.dumps({"mode": "create", "enrollments": [body]}))
+    assert "a.azure-devices.net" in gateway("enrollment", "import", file).stderr
+    assert "iotHubs" not in gateway("enrollment", "show", "pump-1").json
+
+
 def test_resuming_needs_keep_going(gateway, file):
     assert "--keep-going" in gateway("enrollment", "import", file, "--resume", expect=2).stderr
 
@@ -207,9 +240,10 @@ def test_ctrl_c_leaves_nothing_half_written(gateway, keep_going, tmp_path):
         assert process.poll() is None, process.stderr.read()
         os.sched_yield()
     process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=20)
-    assert process.returncode == 130
+    assert process.wait(timeout=20) == 130  # although the pipe is open, and silent
+    _, stderr = process.communicate()
     assert b"Traceback" not in stderr
+    assert (b"go on with --resume" if keep_going else b"nothing was stored") in stderr
     found = enrolled(gateway)
     assert len(found) % 500 == 0 and bool(found) == keep_going
     assert gateway("db", "check").json["ok"]

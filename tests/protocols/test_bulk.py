@@ -1,5 +1,7 @@
 """Files of enrollments: every form, and what is wrong with some of them."""
 
+import csv
+import io
 import json
 
 import pytest
@@ -9,6 +11,7 @@ from hypothesis import strategies as st
 from provisiond.errors import InvalidArgument
 from provisiond.model import EnrollmentKind
 from provisiond.protocols.bulk import BulkFormat, read_bulk
+from provisiond.protocols.bulk_csv import read_csv, read_records
 from provisiond.protocols.bulk_rows import RECORD_LIMIT_BYTES
 from provisiond.protocols.bulk_writing import BulkWriter
 from provisiond.protocols.service_api import enrollment_from_json
@@ -27,12 +30,19 @@ def pieces(data, size=4096):
             yield line[start : start + size]
 
 
+def pieces_of_lines(text, size):
+    """As a file gives them: only a line feed ends a line."""
+    for line in io.BytesIO(text.encode()):
+        for start in range(0, len(line), size):
+            yield line[start : start + size]
+
+
 def read(data, form=BulkFormat.AUTO, size=4096):
     return list(read_bulk(pieces(data, size), form))
 
 
 def bodies(data, form=BulkFormat.AUTO):
-    rows = read(data, form)
+    rows = read(data, form) if isinstance(data, str | bytes) else list(read_bulk(data, form))
     assert not [row.error for row in rows if row.error]
     return [row.body for row in rows]
 
@@ -79,6 +89,7 @@ def test_a_field_of_10_mb_is_one_bad_row_and_takes_no_memory():
         ("a,symmetricKey,x", "3 fields, but the header has 2"),
         ('a,"sym"x', "not CSV"),
         ('"a', "never closed"),
+        ('pump-1,"symmetricKey""', "never closed"),
         (b"\xff\xfe,x", "not UTF-8"),
     ],
 )
@@ -111,6 +122,13 @@ def test_utf_16_is_named():
         read("registrationId\n".encode("utf-16"))
 
 
+def test_a_tag_is_a_value_of_json_or_else_text():
+    (row,) = read(
+        "registrationId," + ",".join(f"initialTwin.tags.{name}" for name in "abcde") + "\na,4,007,NaN,-Infinity,true\n"
+    )
+    assert row.body["initialTwin"]["tags"] == {"a": 4, "b": "007", "c": "NaN", "d": "-Infinity", "e": True}
+
+
 @pytest.mark.parametrize(
     ("columns", "cells", "said"),
     [
@@ -122,6 +140,44 @@ def test_utf_16_is_named():
 def test_a_cell_that_is_none_says_so(columns, cells, said):
     (row,) = read(f"registrationId,{columns}\npump-1,{cells}\n")
     assert said in row.error
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4096])
+@pytest.mark.parametrize(
+    "cell", ['5" pipe', '5" x 6"', 'a""b"', '"x ""quoted"""', '"a,""b""\n,c"', '""', '"""\n"""', '"\n"']
+)
+def test_a_quote_opens_a_cell_only_where_the_cell_begins(cell, size):
+    text = f"registrationId,initialTwin.tags.a,deviceId\npump-1,{cell},d\npump-2,{cell},\npump-3,x,{cell}\n"
+    header, _, records = text.partition("\n")
+    rows = list(read_csv([f"{header}\n".encode(), *pieces_of_lines(records, size)]))
+    assert [(row.error, row.body["registrationId"]) for row in rows] == [(None, f"pump-{n}") for n in (1, 2, 3)]
+    (expected,) = csv.reader([cell]) if cell != '""' else [[""]]
+    assert rows[0].body.get("initialTwin", {"tags": {"a": ""}})["tags"]["a"] == ",".join(expected)
+
+
+@given(
+    st.lists(st.lists(st.text(alphabet='ab",;\n \t', max_size=6), min_size=2, max_size=2), max_size=6),
+    st.integers(1, 9),
+)
+def test_what_csv_writes_is_split_into_the_same_records(cells, size):
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n", quoting=csv.QUOTE_ALL).writerows(cells)
+    found = [record.cells for record in read_records(pieces_of_lines(buffer.getvalue(), size), ",")]
+    assert found == [tuple(row) for row in cells]
+
+
+def test_column_names_are_told_in_any_case():
+    assert bodies("RegistrationID,Attestation.Type\npump-1,symmetricKey\n") == [BODY]
+
+
+def test_lines_that_end_with_a_carriage_return_alone_are_named():
+    with pytest.raises(InvalidArgument, match="carriage return"):
+        list(read_bulk([b"registrationId,attestation.type\rpump-1,symmetricKey\r"], BulkFormat.AUTO))
+
+
+def test_a_bad_cell_does_not_hide_whose_it_is():
+    (row,) = read("registrationId,attestation.type,capabilities.iotEdge\npump-1,symmetricKey,maybe\n")
+    assert row.body is None and row.id == "pump-1"
 
 
 # --- JSON ------------------------------------------------------------------------------------------------------------
@@ -160,12 +216,38 @@ def test_lines_of_an_array_are_counted():
         ('[{"registrationId": "a"} {"registrationId": "b"}]', 1, "comma is missing"),
         ("[1]", 0, "not a JSON object"),
         ("[" * 5000, 0, "nested too deeply"),
+        ('[{"registrationId": "a"}]\n[{"registrationId": "b"}]\n', 1, "more after the end"),
+        ('{"enrollments": [{"registrationId": "a"}], "mode": "delete"}', 1, "'delete' is not imported"),
+        ('{"enrollments": [{"registrationId": "a"}],', 1, "cut off"),
+        ('{"enrollments": [{"registrationId": "a"}]', 1, "a comma or a brace is missing"),
+        ('{"enrollments": [{"registrationId": "a"', 0, "nothing after it can be read"),
     ],
 )
 def test_an_array_that_is_damaged_says_where(text, good, said):
     rows = read(text)
     assert len([row for row in rows if row.error is None]) == good
     assert said in rows[-1].error
+
+
+def test_a_body_may_have_both_lists():
+    text = json.dumps({"enrollmentGroups": [{"enrollmentGroupId": "g"}], "enrollments": [BODY], "mode": "create"})
+    assert bodies(text) == [{"enrollmentGroupId": "g"}, BODY]
+
+
+def test_a_line_that_was_cut_off_does_not_make_ndjson_anything_else():
+    good = json.dumps(BODY)
+    rows = read(good[:-9] + "}\n" + good + "\n" + good[:-9])
+    assert [row.error is None for row in rows] == [False, True, False]
+    long = json.dumps(BODY | {"initialTwin": {"tags": {"a": "x" * 80_000}}})
+    assert bodies(pieces(long + "\n" + good + "\n", 65536)) == [json.loads(long), BODY]
+
+
+def test_hubs_of_azure_that_are_not_linked_are_named_and_left_out():
+    record = BODY | {"iotHubs": ["a.azure-devices.net", "B.azure-devices.net"], "allocationPolicy": "hashed"}
+    (row,) = read_bulk(pieces(json.dumps([record])), BulkFormat.AUTO, linked_hubs={"b.azure-devices.net"})
+    assert row.body["iotHubs"] == ["B.azure-devices.net"] and "a.azure-devices.net" in row.notes[0]
+    (row,) = read(json.dumps({"enrollments": [BODY | {"iotHubHostName": "a.azure-devices.net"}]}))
+    assert row.body == BODY | {"iotHubs": None, "allocationPolicy": None}
 
 
 def test_an_azure_bulk_body_is_read_and_what_is_only_azures_is_named():
@@ -212,7 +294,17 @@ def test_things_of_aws_become_enrollments_with_tags():
     assert "CSR is not imported" in rows[0].notes and "a key was generated" in rows[0].notes[-1]
     assert rows[1].body["initialTwin"] == {"tags": {"site": "north", "thingTypeName": "pump"}}
     assert rows[2].body["attestation"]["x509"]["clientCertificates"]["primary"]["certificate"] == "PEM"
-    assert rows[3].error == "it has no thingName"
+    assert rows[3].error == "it has neither a thingName nor a clientId"
+    for text in (json.dumps(lines[:1]), json.dumps({"things": lines[:1]}, indent=1), json.dumps({"things": lines[:1]})):
+        for form in (BulkFormat.AUTO, BulkFormat.AWS):
+            assert [(row.body, row.notes) for row in read(text, form)] == [(rows[0].body, rows[0].notes)]
+
+
+def test_an_aws_client_id_is_the_things_name_and_no_secret_becomes_a_tag():
+    line = {"mqtt-context": {"clientId": "pump-1", "password": "secret!"}, "privateKey": "secret!", "site": "north"}
+    (row,) = read(json.dumps(line), BulkFormat.AWS)
+    assert row.body == BODY | {"initialTwin": {"tags": {"site": "north"}}}
+    assert "privateKey is not imported" in row.notes and "secret!" not in str(row)
 
 
 def test_cumulocitys_bulk_csv_becomes_enrollments():
@@ -229,7 +321,7 @@ def test_cumulocitys_bulk_csv_becomes_enrollments():
     assert rows[0].notes == ("PATH is not imported",)
     assert rows[1].body["attestation"] == {"type": "symmetricKey"} and "password" in rows[1].notes[0]
     assert "secret!" not in str(rows[1])
-    assert "enrollment-group" in rows[2].error
+    assert "enrollment-group" in rows[2].error and rows[2].id == "pump-3"
 
 
 # --- all of them -----------------------------------------------------------------------------------------------------
