@@ -101,10 +101,16 @@ async def _import(
                 return await importer.run(_unsettled(rows, report))
             except (asyncio.CancelledError, KeyboardInterrupt):
                 report.flush()
-                note(
-                    "interrupted; go on with --resume" if options.keep_going else "interrupted; nothing was stored",
-                )
+                note(_how_far(options, is_applied=staging.is_applied))
                 raise
+
+
+def _how_far(options: ImportOptions, *, is_applied: bool) -> str:
+    if options.dry_run:
+        return "interrupted; a dry run stores nothing"
+    if options.keep_going:
+        return "interrupted; go on with --resume"
+    return "interrupted too late; everything is stored" if is_applied else "interrupted; nothing was stored"
 
 
 def _unsettled(rows: Iterable[Row], report: ImportReport) -> Iterator[Row]:

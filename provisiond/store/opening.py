@@ -61,7 +61,7 @@ def set_up(connection: sqlite3.Connection, *, path: Path, write: bool, migrate: 
         if verdict != b"ok":
             raise StoreUnavailable(f"the database {path} is damaged: {verdict.decode(errors='backslashreplace')}")
     known = len(schema.migrations())
-    if migrate:
+    if migrate or (write and schema.current_version(connection) == 0):  # empty: whoever made the file was killed
         schema.migrate(connection, path)
     version = schema.current_version(connection)
     schema.require_known(version, known)

@@ -83,21 +83,23 @@ def migrate(connection: sqlite3.Connection, path: Path, steps: Sequence[Migratio
     steps = migrations() if steps is None else steps
     found = current_version(connection)
     require_known(found, len(steps))
+    if not found:  # at once: a process that is killed leaves an empty file, or a whole schema
+        _apply(connection, steps)
+        return found
     for step in steps[found:]:
-        if found:
-            _copy(connection, path.with_name(f"{path.name}.before-{step.version}"))
-        _apply(connection, step)
+        _copy(connection, path.with_name(f"{path.name}.before-{step.version}"))
+        _apply(connection, [step])
     return found
 
 
-def _apply(connection: sqlite3.Connection, step: Migration) -> None:
+def _apply(connection: sqlite3.Connection, steps: Sequence[Migration]) -> None:
     with transaction(connection):
-        if current_version(connection) >= step.version:
-            return  # another process was first
-        for statement in _statements(step.script):
-            connection.execute(statement)
-        connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
-        connection.execute(f"PRAGMA user_version={step.version:d}")
+        there = current_version(connection)  # another process may have been first
+        for step in (step for step in steps if step.version > there):
+            for statement in _statements(step.script):
+                connection.execute(statement)
+            connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
+            connection.execute(f"PRAGMA user_version={step.version:d}")
 
 
 def _statements(script: str) -> Iterator[str]:

@@ -4,12 +4,14 @@ It has no name so that nothing is left of it, whatever ends the process; it is a
 memory.
 """
 
+import asyncio
 import json
 import os
 import sqlite3
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import astuple
 from functools import partial
 from types import TracebackType
@@ -72,6 +74,7 @@ class ImportStaging:
     def __init__(self, store: SqliteStore) -> None:
         self._store = store
         self._given_up = threading.Event()
+        self.is_applied = False
         descriptor, name = tempfile.mkstemp(prefix=".import-", dir=store.path.parent)
         os.close(descriptor)
         try:
@@ -121,15 +124,22 @@ class ImportStaging:
     async def apply(self) -> None:
         """Store all of them in one transaction, or none.
 
+        Cancelled, it ends when it is known which of the two it was: `is_applied`.
+
         Raises:
             AlreadyExists, EtagMismatch, RecordNotFound: a record was changed meanwhile.
             StoreUnavailable: nothing was stored.
         """
+        writing = asyncio.ensure_future(self._store.write(self._apply))
         try:
-            await self._store.write(self._apply)
-        except BaseException:
+            await asyncio.shield(writing)
+        except asyncio.CancelledError:
             self._given_up.set()
+            with suppress(ProvisiondError):
+                await writing
+                self.is_applied = True
             raise
+        self.is_applied = True
 
     def _apply(self, connection: sqlite3.Connection) -> None:
         connection.execute("SAVEPOINT import")

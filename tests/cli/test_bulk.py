@@ -17,7 +17,7 @@ import pytest
 
 from provisiond.admin.bulk import Importer, ImportOptions
 from provisiond.cli.session import load, make_admin
-from provisiond.errors import AlreadyExists
+from provisiond.errors import AlreadyExists, StoreUnavailable
 from provisiond.protocols.bulk import BulkFormat, read_bulk
 from provisiond.store import SqliteStore
 from provisiond.store.staging import BulkTables, ImportStaging
@@ -248,6 +248,34 @@ def test_ctrl_c_leaves_nothing_half_written(gateway, keep_going, tmp_path):
     assert len(found) % 500 == 0 and bool(found) == keep_going
     assert gateway("db", "check").json["ok"]
     assert not list((gateway.directory / "state").glob(".import*"))
+
+
+@pytest.mark.parametrize("is_late", [True, False])
+def test_an_interruption_ends_when_it_is_known_whether_anything_was_stored(tmp_path, is_late):
+    class Busy:
+        """A store that is in the midst of the one transaction."""
+
+        path = tmp_path / "provisiond.db"
+        started, released = asyncio.Event(), asyncio.Event()
+
+        async def write(self, _apply):
+            self.started.set()
+            await self.released.wait()
+            if not is_late:
+                raise StoreUnavailable("given up")
+
+    async def run():
+        store = Busy()
+        with ImportStaging(store) as staging:
+            applying = asyncio.create_task(staging.apply())
+            await store.started.wait()
+            applying.cancel()
+            asyncio.get_running_loop().call_soon(store.released.set)
+            with pytest.raises(asyncio.CancelledError):
+                await applying
+            assert staging.is_applied is is_late
+
+    asyncio.run(run())
 
 
 def test_a_reader_that_has_seen_enough_ends_an_export_quietly(gateway, file):

@@ -85,7 +85,7 @@ def test_a_migration_that_is_cut_off_is_refused(closed):
 def test_a_migration_that_another_process_has_made_is_not_made_twice(closed):
     migrate(closed, NEXT)
     with closing(connect_here(closed, read_only=False)) as connection:
-        schema._apply(connection, NEXT)
+        schema._apply(connection, [NEXT])
 
 
 @pytest.mark.parametrize("read_only", [False, True])
@@ -99,8 +99,25 @@ async def test_a_newer_schema_is_refused_with_both_versions_and_the_way_out(clos
 
 async def test_an_older_schema_is_refused_when_it_may_not_be_migrated(path):
     path.touch(mode=0o600)
+    with closing(connect_here(path, read_only=False)) as connection:
+        schema.migrate(connection, path, schema.migrations()[:-1])
     with pytest.raises(StoreUnavailable, match="db migrate"):
         await SqliteStore.open(path, migrate=False)
+
+
+async def test_a_file_that_a_killed_process_has_left_empty_is_made_whole(path):
+    path.touch(mode=0o600)
+    async with await SqliteStore.open(path, migrate=False) as store:
+        await store.commit(make_write())
+    assert value(path, "PRAGMA user_version") == len(schema.migrations())
+
+
+def test_a_new_schema_is_whole_or_not_there(path):
+    path.touch(mode=0o600)
+    broken = Migration(version=NEXT.version, name="broken", script="CREATE TABLE a (b);\nCREATE TABLE a (b);\n")
+    with pytest.raises(sqlite3.Error, match="already exists"):
+        migrate(path, broken)
+    assert value(path, "PRAGMA user_version") == value(path, "SELECT count(*) FROM sqlite_schema") == 0
 
 
 @pytest.mark.parametrize("statement", ["CREATE TABLE theirs (a)", "PRAGMA user_version=1", "PRAGMA application_id=7"])
