@@ -25,6 +25,7 @@ AttestationTypeOption = Annotated[
     typer.Option(
         "--attestation-type",
         "--at",
+        metavar="<x509|symmetricKey|tpm>",  # as it is spelt everywhere; the library would write it small
         case_sensitive=False,
         help="How devices prove themselves; told by the other flags when left out.",
         rich_help_panel=_TRUST,

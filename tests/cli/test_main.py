@@ -179,3 +179,9 @@ def test_an_argument_that_is_no_text_is_refused(gateway):
     ended = run(f"$PROVISIOND -c {gateway.config} enrollment show $'a\\xff'", capture_output=True, text=True)
     assert ended.returncode == 2
     assert ended.stderr == "error: argument 5 is not text in UTF-8: 'a\\udcff'\n"
+
+
+def test_attestation_types_are_spelt_as_everywhere_else(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    for noun in ("enrollment", "enrollment-group"):
+        assert "<x509|symmetricKey|tpm>" in invoke(noun, "create", "--help").stdout
