@@ -90,6 +90,22 @@ class Client(aiomqtt.Client):
         else:
             self._connected.set_exception(aiomqtt.MqttError("the server closed the connection"))
 
+    def _on_socket_register_write(self, client: Any, userdata: Any, sock: Any) -> None:
+        """Aiomqtt registers the socket's number, which another file may have by the time that its loop does so."""
+        del userdata
+        self._loop.call_soon_threadsafe(self._watch_for_writing, client, sock)
+
+    def _watch_for_writing(self, client: Any, sock: Any) -> None:
+        if sock.fileno() >= 0:
+            self._loop.add_writer(sock.fileno(), self._write, client)
+
+    def _write(self, client: Any) -> None:
+        try:
+            client.loop_write()
+        except Exception as error:  # noqa: BLE001 - whatever it is, the connection is lost
+            if not self._disconnected.done():
+                self._disconnected.set_exception(error)
+
     def _drop(self, connecting: "asyncio.Task[Any]") -> None:
         """Close the socket once the attempt is over, whether it succeeded, failed or was given up."""
         if not connecting.cancelled():
