@@ -40,7 +40,7 @@ _SECRET_TEXTS: Final = (
     (re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*-----|\Z)", re.DOTALL), _REDACTED),
 )
 # What any of these patterns matches has one of these in it; to look for them takes a fifth of the time.
-_SECRET_MARK: Final = re.compile(r"sig|key|password|secret|token|-----begin")
+_SECRET_MARK: Final = re.compile(r"sharedaccesssig|sig=|sig%3d|key|password|secret|token|-----begin")
 _CONTROL_CHARACTERS: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _NUMBERS: Final = (bool, int, float)
 # A record is for reading; what is longer is a stranger's.

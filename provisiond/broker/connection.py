@@ -170,7 +170,8 @@ class ClientConnection(asyncio.BufferedProtocol, ReaderAdapter, WriterAdapter):
             if self._handshake_bytes > self._limits.max_handshake_bytes:
                 raise TlsFailure(f"more than {self._limits.max_handshake_bytes} bytes before the handshake ended")
             is_established = tls.handshake(data)
-            self._send(tls.outgoing())
+            if not (is_established and tls.client_speaks_next):  # what is left goes with the first answer
+                self._send(tls.outgoing())
             if not is_established:
                 return
             self._established_at = self.last_received_at

@@ -118,6 +118,15 @@ class TlsSession:
         self.is_established = True
         return True
 
+    @property
+    def client_speaks_next(self) -> bool:
+        """Whether nothing that waits to be sent is needed by the client: after a TLS 1.3 handshake only tickets are.
+
+        OpenSSL has two of 79 bytes even where there are to be none (`OP_NO_TICKET`, SSL_CTX_set_num_tickets(3)), and
+        pyOpenSSL cannot turn them off: to send them by themselves would cost a system call and wake up the device.
+        """
+        return self._connection.get_protocol_version() == SSL.TLS1_3_VERSION
+
     def decrypt(self, data: bytes | memoryview = b"") -> bytes:
         """Take records and give their plaintext; sets `is_closed` when the peer has said it is done.
 

@@ -1,10 +1,9 @@
 """The checks of a decision, in the order they were made."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class Check:
+class Check(NamedTuple):
     """One line of a decision's trace.
 
     Args:

@@ -9,4 +9,5 @@ def format_timestamp(moment: datetime) -> str:
     Args:
         moment: an aware datetime; microseconds are kept, the seventh digit is 0.
     """
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%f") + "0Z"
+    # Half the time of strftime; there are three in a reply.
+    return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "0Z"
