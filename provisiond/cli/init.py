@@ -88,20 +88,21 @@ def init(
 ) -> None:
     """Make a configuration, a local CA and a server certificate. Nothing is ever overwritten."""
     hosts = [_check_host(name) for name in host or ()]
+    hub_host = _choose_hub_host(hosts)
     scope = id_scope or f"0ne{secrets.randbelow(1 << 32):08X}"
     if _ID_SCOPE.fullmatch(scope) is None:
         raise InvalidArgument(f"id scope {scope[:80]!r} is not 1 to 64 of A-Z a-z 0-9 . _ -")
     directory = directory.absolute()
     _refuse_existing(directory)
     confirm(f"Make a configuration, a CA and a server certificate in {directory}?", yes=yes)
-    root = _create(directory, hosts, scope)
+    root = _create(directory, hosts, scope, hub_host)
     _report(directory, root, scope, output)
     if not hosts:
         note("the certificate is for this machine only; for devices elsewhere use another directory and --host NAME")
     suggest(f"provisiond -c {quote(str(directory / CONFIG_NAME))} run")
 
 
-def _create(directory: Path, hosts: Sequence[str], id_scope: str) -> Credentials:
+def _create(directory: Path, hosts: Sequence[str], id_scope: str, hub_host: str) -> Credentials:
     """Make everything beside its place, then move it there; the configuration, which makes it count, comes last.
 
     Raises:
@@ -114,10 +115,10 @@ def _create(directory: Path, hosts: Sequence[str], id_scope: str) -> Credentials
     configuration = _CONFIGURATION.format(
         first_line=FIRST_LINE,
         id_scope=to_toml(id_scope),
-        hub_host=to_toml(hosts[0] if hosts else "localhost"),
+        hub_host=to_toml(hub_host),
         last_line=LAST_LINE,
     )
-    directory.mkdir(parents=True, exist_ok=True)
+    directory.mkdir(mode=0o755, parents=True, exist_ok=True)
     moved: list[Path] = []
     with tempfile.TemporaryDirectory(prefix=".init-", dir=directory) as staging_name:
         staging = Path(staging_name)
@@ -167,3 +168,11 @@ def _check_host(name: str) -> str:
     except ValueError as error:
         raise InvalidArgument(f"--host: {error}") from error
     return name
+
+
+def _choose_hub_host(hosts: Sequence[str]) -> str:
+    """What devices are told to connect to: a wildcard is for the certificate only."""
+    names = [host for host in hosts if not host.startswith("*.")]
+    if hosts and not names:
+        raise InvalidArgument(f"--host: {hosts[0]!r} is no name to connect to; give one beside it")
+    return names[0] if names else "localhost"

@@ -1,5 +1,6 @@
 """Making a gateway."""
 
+import os
 import stat
 import subprocess
 
@@ -42,10 +43,19 @@ def test_its_configuration_can_be_used_as_it_is(gateway):
     assert [hub.host for hub in settings.hubs] == ["localhost"]
 
 
-def test_the_hub_is_called_as_the_first_host(tmp_path):
-    invoke("init", "--dir", tmp_path / "gw", "--host", "gateway.local", "--host", "10.0.0.7", "--yes")
+def test_the_hub_is_called_as_the_first_host_that_is_a_name(tmp_path):
+    invoke("init", "--dir", tmp_path / "gw", "--host", "*.local", "--host", "gateway.local", "--yes")
     settings = load_settings(tmp_path / "gw/provisiond.toml", environment={}).settings
     assert [hub.host for hub in settings.hubs] == ["gateway.local"]
+
+
+def test_only_its_owner_may_write_there_whatever_the_umask(tmp_path):
+    previous = os.umask(0)
+    try:
+        invoke("init", "--dir", tmp_path / "gw", "--yes")
+    finally:
+        os.umask(previous)
+    assert not [path for path in [tmp_path / "gw", *(tmp_path / "gw").rglob("*")] if path.stat().st_mode & 0o022]
 
 
 def test_private_keys_are_private(gateway):
@@ -103,6 +113,7 @@ def test_when_it_fails_it_leaves_nothing_behind(tmp_path, monkeypatch):
         ["--host", "https://x"],
         ["--host", "x/y"],
         ["--host", ""],
+        ["--host", "*.local"],
         ["--id-scope", "a/b"],
         ["--id-scope", "a" * 65],
         ["--id-scope", 'x"\nstate_dir = "/'],
