@@ -22,6 +22,7 @@ from provisiond.cli.written_files import writing
 from provisiond.errors import InvalidArgument, RecordNotFound, StoreUnavailable
 from provisiond.settings import Settings
 from provisiond.store import SqliteStore
+from provisiond.store.audit import AuditVerdict
 from provisiond.store.audit_export import LINE_LIMIT_BYTES, verify_export, write_export
 from provisiond.store.audit_trail import AuditQuery, AuditTrail, read_head_file
 from provisiond.store.checkpoints import Checkpoint, CheckpointSigner, CheckpointVerifier
@@ -34,6 +35,7 @@ _COLUMNS: Final = {
     "at": "at",
     "event": "event",
     "id": "registrationId",
+    "enrollment": "enrollmentId",
     "outcome": "outcome",
     "code": "code",
     "hub": "hub",
@@ -186,6 +188,8 @@ async def _verify_database(config: Path | None, key: bytes | None, kept: Checkpo
         trail = AuditTrail(store)
         verdict = await trail.verify(verifier, elsewhere)
         newest = await trail.newest_checkpoint()
+    if verdict.problem is None and verifier is not None:
+        _note_unsigned(max((checkpoint.seq for checkpoint in (newest, *elsewhere) if checkpoint), default=0), verdict)
     return {
         "ok": verdict.problem is None,
         "problem": verdict.problem,
@@ -205,15 +209,30 @@ def _verify_file(file: Path, key: bytes | None) -> dict[str, Any]:
             verdict = verify_export(_lines(stream), public_key=key)
     if key is None:
         note("note: checked with the key that the export brings; --public-key shows that it is the site's")
+    problem = verdict.chain.problem
+    if problem is None and key is not None and verdict.chain.count and not verdict.checkpoints:
+        problem = "no checkpoint is in it: nothing shows that it is of the site with this key"
+    elif problem is None:
+        _note_unsigned(verdict.signed_up_to, verdict.chain)
     return {
-        "ok": verdict.chain.problem is None,
-        "problem": verdict.chain.problem,
+        "ok": problem is None,
+        "problem": problem,
         "records": verdict.chain.count,
         "lastSeq": verdict.chain.last_seq,
         "checkpoints": verdict.checkpoints,
+        "signedUpTo": verdict.signed_up_to,
         "keyId": verdict.key_id,
         "keyFrom": "the export" if key is None else "--public-key",
     }
+
+
+def _note_unsigned(signed_up_to: int, verdict: AuditVerdict) -> None:
+    """What no signature covers yet, whoever can write the database could have changed."""
+    if signed_up_to < verdict.last_seq:
+        note(
+            f"note: not signed yet are the newest {verdict.last_seq - signed_up_to}; a running daemon signs "
+            "every 1,000, daily and at its stop, `provisiond audit checkpoint` now"
+        )
 
 
 def _lines(stream: IO[bytes]) -> Iterator[bytes]:

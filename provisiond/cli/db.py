@@ -122,7 +122,8 @@ async def _record_restore(settings: Settings, file: Path, undone: Sequence[str])
     )
     async with await SqliteStore.open(settings.database_file) as store:
         await store.commit(Write(audit=record))
-        await AuditTrail(store).sign_head(CheckpointSigner.load(settings.service.state_dir), clock.now())
+        signer = CheckpointSigner.load(settings.service.state_dir)
+        await AuditTrail(store).sign_head(signer, clock.now(), is_restored=True)
 
 
 def _require(file: Path) -> None:

@@ -90,15 +90,31 @@ def verify(connection: sqlite3.Connection) -> AuditVerdict:
         "SELECT base_seq, base_hash, head_seq, head_hash FROM audit_chain"
     ).fetchone()
     count = 0
-    for row_seq, record, row_hash in connection.execute("SELECT seq, record, hash FROM audit ORDER BY seq"):
+    for row_seq, record, row_hash, *columns in connection.execute(
+        "SELECT seq, record, hash, at_s, tracking_id, registration_key, code FROM audit ORDER BY seq"
+    ):
         if row_seq != seq + 1:
             return AuditVerdict(count=count, last_seq=seq, problem=f"row {seq + 1} is missing")
         if chain_hash(head, row_seq, record) != row_hash:
             return AuditVerdict(count=count, last_seq=seq, problem=f"row {row_seq} is not what was written")
+        if not columns_agree(record, *columns):
+            problem = f"row {row_seq}: what it is found by is not what was written"
+            return AuditVerdict(count=count, last_seq=seq, problem=problem)
         seq, head, count = row_seq, row_hash, count + 1
     if (seq, head) != (head_seq, head_hash):
-        return AuditVerdict(count=count, last_seq=seq, problem=f"rows {seq + 1} to {head_seq} are missing at the end")
+        missing = f"rows {seq + 1} to {head_seq} are missing at the end"
+        problem = missing if head_seq > seq else f"the chain ends with row {seq}, and says that it ends otherwise"
+        return AuditVerdict(count=count, last_seq=seq, problem=problem)
     return AuditVerdict(count=count, last_seq=seq)
+
+
+def columns_agree(record: bytes, at_s: int, tracking_id: bytes, registration_key: bytes, code: int | None) -> bool:
+    """Whether the columns say what the record says, which alone the hash covers."""
+    try:
+        expected = rows.audit_columns(rows.decode(record))
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
+        return False
+    return expected == (at_s, tracking_id.decode(errors="replace"), registration_key.decode(errors="replace"), code)
 
 
 def _decode(seq: int, record: bytes) -> AuditRecord:

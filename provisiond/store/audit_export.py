@@ -64,11 +64,13 @@ class ExportVerdict:
     Args:
         chain: rows that are right, and what is wrong after them.
         checkpoints: how many were checked.
+        signed_up_to: row of the newest of them; 0 when there is none.
         key_id: of the key that they were checked with; None when there was none.
     """
 
     chain: AuditVerdict
     checkpoints: int
+    signed_up_to: int
     key_id: str | None
 
 
@@ -107,6 +109,7 @@ class _Walk:
         return ExportVerdict(
             chain=AuditVerdict(count=self.count, last_seq=self.seq, problem=problem),
             checkpoints=len(self.signed),
+            signed_up_to=max((checkpoint.seq for checkpoint in self.signed), default=0),
             key_id=verifier.key_id if verifier else None,
         )
 

@@ -6,7 +6,7 @@ Functions on a connection run inside the caller's transaction; `AuditTrail` is w
 import json
 import os
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -109,20 +109,27 @@ def find(connection: sqlite3.Connection, query: AuditQuery) -> list[tuple[int, A
 def remove_older(connection: sqlite3.Connection, cutoff: datetime, *, signer: CheckpointSigner, now: datetime) -> int:
     """Remove up to 1,000 rows from the beginning of the chain that are older than `cutoff`; how many it were.
 
-    The base moves to the last row that goes, and a checkpoint signs it: a chain that begins later without one was cut
-    by somebody else.
+    The base moves to the last row that goes, and a checkpoint signs the cut: a chain that begins later without one was
+    cut by somebody else.
+
+    Raises:
+        CorruptRecord: one of them is not what was written; nothing is removed.
     """
-    ends_at = int(cutoff.timestamp())
-    found = connection.execute("SELECT seq, at_s, hash FROM audit ORDER BY seq LIMIT ?", (_RETAIN_BATCH,))
+    seq, hash_ = connection.execute("SELECT base_seq, base_hash FROM audit_chain").fetchone()
     last: tuple[int, bytes] | None = None
     count = 0
-    for seq, at_s, hash_ in found.fetchall():
-        if at_s >= ends_at:
+    found = connection.execute("SELECT seq, record, hash FROM audit ORDER BY seq LIMIT ?", (_RETAIN_BATCH,))
+    for row_seq, record, row_hash in found.fetchall():
+        # Of the record itself, and in the chain: whoever could write a column could have it removed and signed.
+        if row_seq != seq + 1 or audit.chain_hash(hash_, row_seq, record) != row_hash:
+            raise CorruptRecord("audit", str(row_seq))
+        if _decode(row_seq, record).at >= cutoff:
             break
-        last, count = (seq, hash_), count + 1
+        seq, hash_ = last = row_seq, row_hash
+        count += 1
     if last is None:
         return 0
-    checkpoints.store(connection, signer.sign(seq=last[0], hash_=last[1], at=now))
+    checkpoints.store(connection, signer.sign(seq=last[0], hash_=last[1], at=now, is_cut=True))
     connection.execute("UPDATE audit_chain SET base_seq = ?, base_hash = ?", last)
     connection.execute("DELETE FROM audit WHERE seq <= ?", (last[0],))
     connection.execute("DELETE FROM audit_checkpoint WHERE seq < ?", (last[0],))
@@ -148,12 +155,17 @@ def verify(
         outside = [checkpoint for checkpoint in kept_elsewhere if checkpoint.seq >= head.base_seq]
         hashes = {head.base_seq: head.base_hash}
         hashes.update(_hashes(connection, {checkpoint.seq for checkpoint in (*signed, *outside)}))
-    problem = check_signed((*signed, *outside), hashes, verifier, base_seq=head.base_seq)
+    problem = check_signed(signed, hashes, verifier, base_seq=head.base_seq, kept_elsewhere=outside)
     return AuditVerdict(count=verdict.count, last_seq=verdict.last_seq, problem=problem)
 
 
 def check_signed(
-    signed: Sequence[Checkpoint], hashes: dict[int, bytes], verifier: CheckpointVerifier, *, base_seq: int
+    signed: Sequence[Checkpoint],
+    hashes: Mapping[int, bytes],
+    verifier: CheckpointVerifier,
+    *,
+    base_seq: int,
+    kept_elsewhere: Sequence[Checkpoint] = (),
 ) -> str | None:
     """What is wrong with the checkpoints of a chain whose own hashes are right; None when nothing is.
 
@@ -162,14 +174,18 @@ def check_signed(
         hashes: of the rows that they are about, as far as they are there, and of the base.
         verifier: of the key.
         base_seq: where the chain begins.
+        kept_elsewhere: checkpoints that do not come with it; of rows from the base on.
     """
-    for checkpoint in signed:
-        problem = verifier.check(checkpoint)
+    cuts = [checkpoint for checkpoint in signed if base_seq and checkpoint.seq == base_seq]
+    for checkpoint in (*signed, *kept_elsewhere):
+        problem = verifier.check(checkpoint, is_cut=checkpoint in cuts)
+        if problem is not None and checkpoint in cuts and verifier.check(checkpoint) is None:
+            return f"the chain begins after row {base_seq}, which was signed as one of many and not as its beginning"
         if problem is not None:
             return problem
         if hashes.get(checkpoint.seq) != checkpoint.hash:
             return f"row {checkpoint.seq} is not the one that was signed on {checkpoint.at:%Y-%m-%d %H:%M}Z"
-    if base_seq and base_seq not in {checkpoint.seq for checkpoint in signed}:
+    if base_seq and not cuts:
         return f"the chain begins after row {base_seq}, and no checkpoint says that this is right"
     return None
 
@@ -199,16 +215,26 @@ class AuditTrail:
         found = await self._store.read(checkpoints.load_all)
         return found[-1] if found else None
 
-    async def sign_head(self, signer: CheckpointSigner, now: datetime) -> Checkpoint | None:
-        """Sign the newest row, and say so in the file beside the database; None when there is no row yet.
+    async def sign_head(
+        self, signer: CheckpointSigner, now: datetime, *, is_restored: bool = False
+    ) -> Checkpoint | None:
+        """Sign the newest row, and say so in the file beside the database; None when there is no row.
+
+        Args:
+            signer: the key.
+            now: aware UTC.
+            is_restored: the database is an older one, knowingly; else what was signed last must still be in it.
 
         Raises:
-            StoreUnavailable: it was not stored.
+            StoreUnavailable: it was not stored, or the trail is not the one that was signed before.
         """
+        before = None if is_restored else read_head_file(self._store.path.parent)
 
         def sign(connection: sqlite3.Connection) -> tuple[Checkpoint, ChainHead] | None:
             head = read_head(connection)
-            if head.seq == 0:
+            if before is not None:
+                _require_going_on(connection, head, before[1], signer.verifier)
+            if head.seq == head.base_seq:
                 return None
             checkpoint = signer.sign(seq=head.seq, hash_=head.hash, at=now)
             checkpoints.store(connection, checkpoint)
@@ -227,6 +253,20 @@ class AuditTrail:
         while count := await self._store.write(partial(remove_older, cutoff=cutoff, signer=signer, now=now)):
             removed += count
         return removed
+
+
+def _require_going_on(
+    connection: sqlite3.Connection, head: ChainHead, before: Checkpoint, verifier: CheckpointVerifier
+) -> None:
+    """Sign no chain that was put in the place of another one: the new signature would hide it."""
+    if before.seq < head.base_seq or verifier.check(before) is not None:
+        return
+    hashes = {head.base_seq: head.base_hash, **dict(_hashes(connection, {before.seq}))}
+    if hashes.get(before.seq) != before.hash:
+        raise StoreUnavailable(
+            f"the audit trail was altered: row {before.seq} is not the one that was signed on "
+            f"{before.at:%Y-%m-%d %H:%M}Z; it is not signed any more, see `provisiond audit verify`"
+        )
 
 
 def write_head_file(directory: Path, head: ChainHead, checkpoint: Checkpoint) -> None:

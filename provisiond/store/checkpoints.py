@@ -2,6 +2,9 @@
 
     signature = Ed25519( "provisiond audit checkpoint 1" LF || seq, 8 octets big-endian || hash, 32 || time, 8 )
 
+Where retention has cut the chain, "provisiond audit cut 1" LF stands in front instead: no other checkpoint says that
+what was before it may be gone.
+
 The key is a file in the state directory, not in the database: a copy of the database cannot be forged with what is in
 it. Who can read the key as well can forge everything, unless a checkpoint or the public key is kept elsewhere.
 """
@@ -31,6 +34,7 @@ from provisiond.errors import InvalidArgument, StoreUnavailable
 KEY_FILE_NAME: Final = "audit-signing.key"
 
 _DOMAIN: Final = b"provisiond audit checkpoint 1\n"
+_CUT_DOMAIN: Final = b"provisiond audit cut 1\n"
 _HASH_SIZE_BYTES: Final = 32
 _KEY_FILE_LIMIT_BYTES: Final = 4096
 
@@ -97,12 +101,13 @@ class CheckpointVerifier:
         self.public_key = public_key
         self.key_id = sha256(public_key).hexdigest()[:16]
 
-    def check(self, checkpoint: Checkpoint) -> str | None:
-        """What is wrong with a checkpoint's signature; None when nothing is."""
+    def check(self, checkpoint: Checkpoint, *, is_cut: bool = False) -> str | None:
+        """What is wrong with a checkpoint's signature; None when nothing is; `is_cut`: the chain begins after it."""
         if checkpoint.key_id != self.key_id:
             return f"the checkpoint at row {checkpoint.seq} is signed with another key ({checkpoint.key_id})"
         try:
-            self._key.verify(checkpoint.signature, _covered(checkpoint.seq, checkpoint.hash, checkpoint.at))
+            covered = _covered(checkpoint.seq, checkpoint.hash, checkpoint.at, is_cut=is_cut)
+            self._key.verify(checkpoint.signature, covered)
         except InvalidSignature:
             return f"the signature of the checkpoint at row {checkpoint.seq} is not right"
         return None
@@ -136,10 +141,10 @@ class CheckpointSigner:
             raise StoreUnavailable(f"{path} holds no Ed25519 key")
         return cls(key)
 
-    def sign(self, *, seq: int, hash_: bytes, at: datetime) -> Checkpoint:
-        """A checkpoint for a row."""
+    def sign(self, *, seq: int, hash_: bytes, at: datetime, is_cut: bool = False) -> Checkpoint:
+        """A checkpoint for a row; `is_cut`: the last one that retention removes."""
         at = at.replace(microsecond=0)
-        signature = self._key.sign(_covered(seq, hash_, at))
+        signature = self._key.sign(_covered(seq, hash_, at, is_cut=is_cut))
         return Checkpoint(seq=seq, hash=hash_, at=at, key_id=self.verifier.key_id, signature=signature)
 
 
@@ -172,8 +177,13 @@ def load_all(connection: sqlite3.Connection) -> list[Checkpoint]:
     ]
 
 
-def _covered(seq: int, hash_: bytes, at: datetime) -> bytes:
-    return _DOMAIN + seq.to_bytes(8, "big") + hash_ + int(at.timestamp()).to_bytes(8, "big", signed=True)
+def _covered(seq: int, hash_: bytes, at: datetime, *, is_cut: bool) -> bytes:
+    return (
+        (_CUT_DOMAIN if is_cut else _DOMAIN)
+        + seq.to_bytes(8, "big")
+        + hash_
+        + int(at.timestamp()).to_bytes(8, "big", signed=True)
+    )
 
 
 def _write_new(path: Path, key: Ed25519PrivateKey) -> None:

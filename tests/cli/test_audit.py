@@ -155,6 +155,25 @@ def test_what_cannot_be_verified_is_a_usage_error(audited, tmp_path, arguments, 
     assert said in audited("audit", "verify", *arguments, expect=2).stderr
 
 
+def test_an_export_without_a_checkpoint_is_nobodys(audited, tmp_path):
+    export, key = tmp_path / "audit.ndjson", tmp_path / "site.pub"
+    key.write_text(audited("audit", "key").stdout)
+    audited("audit", "export", export)
+    ended = audited("audit", "verify", "--file", export, "--public-key", key, expect=1)
+    assert "no checkpoint is in it" in ended.json["problem"]
+    audited("audit", "checkpoint")
+    commit(audited, record(10))
+    audited("audit", "export", export)
+    ended = audited("audit", "verify", "--file", export, "--public-key", key)
+    assert ended.json["signedUpTo"] == 9 and "not signed yet are the newest 1;" in ended.stderr
+    assert "not signed yet are the newest 1;" in audited("audit", "verify").stderr
+
+
+def test_a_table_names_the_group_that_was_changed(gateway):
+    gateway("enrollment-group", "create", "line-4")
+    assert "line-4" in gateway("audit", "list", "-o", "table").stdout
+
+
 def test_before_the_first_run_there_is_no_trail(gateway):
     for command in (["list"], ["verify"], ["export"], ["checkpoint"]):
         assert "no database yet" in gateway("audit", *command, expect=3).stderr

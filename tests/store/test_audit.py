@@ -47,6 +47,13 @@ async def test_a_chain_is_whole_across_transactions_and_openings(closed):
         ("DELETE FROM audit WHERE seq >= 4", 3, "rows 4 to 5 are missing at the end"),
         ("UPDATE audit SET seq = 6 WHERE seq = 5", 4, "row 5 is missing"),
         ("UPDATE audit SET hash = zeroblob(32) WHERE seq = 2", 1, "row 2 is not what"),
+        ("UPDATE audit SET at_s = at_s - 1 WHERE seq = 2", 1, "row 2: what it is found by"),
+        ("UPDATE audit SET tracking_id = 't-9' WHERE seq = 2", 1, "row 2: what it is found by"),
+        ("UPDATE audit SET registration_key = 'other' WHERE seq = 2", 1, "row 2: what it is found by"),
+        ("UPDATE audit SET code = 401002 WHERE seq = 2", 1, "row 2: what it is found by"),
+        ("UPDATE audit_chain SET head_hash = zeroblob(32)", 5, "says that it ends otherwise"),
+        ("UPDATE audit_chain SET base_seq = 1", 0, "row 2 is missing"),
+        ("UPDATE audit_chain SET base_hash = randomblob(32)", 0, "row 1 is not what"),
     ],
 )
 async def test_tampering_is_found_where_it_was_done(closed, statement, count, problem):

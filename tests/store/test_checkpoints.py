@@ -9,7 +9,7 @@ from datetime import timedelta
 
 import pytest
 
-from provisiond.errors import InvalidArgument, StoreUnavailable
+from provisiond.errors import CorruptRecord, InvalidArgument, StoreUnavailable
 from provisiond.ports import Write
 from provisiond.store import SqliteStore
 from provisiond.store.audit import chain_hash
@@ -124,6 +124,97 @@ async def test_retention_leaves_a_chain_that_verifies_and_a_cut_chain_does_not(t
     )
     async with await SqliteStore.open(path) as store:
         assert "no checkpoint says" in (await AuditTrail(store).verify(signer.verifier)).problem
+
+
+async def test_a_chain_that_somebody_else_cut_where_it_was_signed_does_not_verify(trail, signer, store, path):
+    await trail.sign_head(signer, AT)
+    await store.commit(Write(audit=make_audit("t-11", at=AT + timedelta(hours=11))))
+    await store.close()
+    execute(
+        path,
+        "UPDATE audit_chain SET base_seq = 10, base_hash = (SELECT hash FROM audit WHERE seq = 10)",
+        "DELETE FROM audit WHERE seq <= 10",
+    )
+    async with await SqliteStore.open(path) as store:
+        assert "not as its beginning" in (await AuditTrail(store).verify(signer.verifier)).problem
+
+
+@pytest.mark.parametrize(
+    "harm", ["UPDATE audit SET at_s = 0 WHERE seq = 1", "UPDATE audit SET record = replace(record, '192.0.2.7', 'x')"]
+)
+async def test_retention_neither_believes_a_column_nor_removes_what_was_altered(signer, trail, store, path, harm):
+    await store.close()
+    execute(path, *UNLOCK, harm)
+    async with await SqliteStore.open(path) as store:
+        assert "removed" not in await removal(AuditTrail(store), AT + timedelta(minutes=1), signer)
+        assert (await AuditTrail(store).head()).base_seq == 0
+
+
+async def removal(trail, cutoff, signer):
+    try:
+        return "removed" if await trail.remove_older(cutoff, signer=signer, now=AT) else "nothing"
+    except CorruptRecord as error:
+        return str(error)
+
+
+async def test_everything_may_be_too_old_and_the_chain_goes_on(trail, signer, store):
+    assert await trail.remove_older(AT + timedelta(days=2), signer=signer, now=AT) == 10
+    assert await trail.sign_head(signer, AT) is None  # the cut is signed already, as what it is
+    assert (await trail.verify(signer.verifier)).problem is None
+    await store.commit(Write(audit=make_audit("t-11", at=AT + timedelta(days=2))))
+    await trail.sign_head(signer, AT)
+    assert (await trail.verify(signer.verifier)).problem is None
+
+
+async def test_a_trail_in_the_place_of_the_one_that_was_signed_is_not_signed_on(trail, signer, store, path):
+    await trail.sign_head(signer, AT)
+    await store.close()
+    rewrite(path)
+    execute(path, "DELETE FROM audit_checkpoint")
+    async with await SqliteStore.open(path) as store:
+        trail = AuditTrail(store)
+        with pytest.raises(StoreUnavailable, match="row 10 is not the one that was signed"):
+            await trail.sign_head(signer, AT)
+        assert await trail.newest_checkpoint() is None
+        assert await trail.sign_head(signer, AT, is_restored=True)
+
+
+async def test_a_bit_in_any_column_is_noticed(trail, signer, store, path):
+    await trail.remove_older(AT + timedelta(hours=3), signer=signer, now=AT)
+    await trail.sign_head(signer, AT)
+    await store.close()
+    whole = path.read_bytes()
+    with closing(sqlite3.connect(path)) as connection:
+        columns = [
+            (table, column)
+            for table in ("audit", "audit_chain", "audit_checkpoint")
+            for _, column, *_ in connection.execute(f"PRAGMA table_info({table})")
+        ]
+    for table, column in columns:
+        if (table, column) == ("audit_chain", "id"):
+            continue  # there is one row, and the schema checks its id
+        path.write_bytes(whole)
+        flip(path, table, column)
+        async with await SqliteStore.open(path) as store:
+            assert (await AuditTrail(store).verify(signer.verifier)).problem, (table, column)
+
+
+def flip(path, table, column):
+    """The lowest bit of the last octet, in the last row."""
+    with closing(sqlite3.connect(path)) as connection, connection:
+        for trigger in ("audit_is_append_only", "audit_is_kept"):
+            connection.execute(f"DROP TRIGGER {trigger}")
+        row_id, value = connection.execute(f"SELECT rowid, {column} FROM {table} ORDER BY rowid DESC").fetchone()
+        match value:
+            case None:
+                changed = 1
+            case int():
+                changed = value ^ 1
+            case bytes():
+                changed = value[:-1] + bytes([value[-1] ^ 1])
+            case _:
+                changed = value[:-1] + chr(ord(value[-1]) ^ 1)
+        connection.execute(f"UPDATE {table} SET {column} = ? WHERE rowid = ?", (changed, row_id))
 
 
 async def test_retention_removes_nothing_that_is_young_enough(trail, signer):

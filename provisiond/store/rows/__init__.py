@@ -3,7 +3,7 @@
 Encoding needs no database, so a record that cannot be stored is found out before it meets others in a group.
 """
 
-from provisiond.store.rows.audit import AuditRow, audit_record, audit_row
+from provisiond.store.rows.audit import AuditRow, audit_columns, audit_record, audit_row
 from provisiond.store.rows.digest import ENROLLMENT, REGISTRATION, RowDigest, corrupt, read_digest_key
 from provisiond.store.rows.document import decode, encode, storable
 from provisiond.store.rows.enrollments import (
@@ -23,6 +23,7 @@ __all__ = [
     "EnrollmentRow",
     "RegistrationRow",
     "RowDigest",
+    "audit_columns",
     "audit_record",
     "audit_row",
     "corrupt",

@@ -1,7 +1,9 @@
 """Audit records, to rows and back."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from provisiond.model import AuditRecord, Check, EnrollmentKind
 from provisiond.store.rows.document import decode, encode, storable, value_of
@@ -38,12 +40,24 @@ def audit_row(record: AuditRecord) -> AuditRow:
         "actor": record.actor,
         "trace": [(check.name, check.passed, check.finding, check.clause) for check in record.trace],
     }
+    at_s, tracking_id, registration_key, code = audit_columns(document)
     return AuditRow(
-        at_s=int(record.at.timestamp()),
-        tracking_id=storable(record.tracking_id),
-        registration_key=storable(record.registration_id.lower()),
-        code=record.code,
+        at_s=at_s,
+        tracking_id=tracking_id,
+        registration_key=registration_key,
+        code=code,
         record=encode({name: value for name, value in document.items() if value is not None}),
+    )
+
+
+def audit_columns(document: Mapping[str, Any]) -> tuple[int, str, str, int | None]:
+    """What stands beside a document, for searching: time, tracking id, registration key, code."""
+    at_s = int(datetime.fromisoformat(document["at"]).timestamp())
+    return (
+        at_s,
+        storable(document["trackingId"]),
+        storable(document["registrationId"].lower()),
+        document.get("code"),
     )
 
 
