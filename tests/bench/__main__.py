@@ -1,6 +1,7 @@
 """Every figure of provisiond in one place: `scripts/bench [SECTION ...]`.
 
 registrations  whole registrations next to mosquitto's bare CONNECTs, per second of server CPU (5 minutes)
+cores          one daemon and two on one database, and what limits them (2 minutes)
 latency        the unmodified Python SDK, from register() to assigned (1 minute)
 storm          10,000 devices at once (1 minute)
 idle           10,000 connections that say nothing: memory, and what they cost somebody else (3 minutes)
@@ -13,10 +14,11 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.bench import growth, idle, latency, registrations, storm
+from tests.bench import cores, growth, idle, latency, registrations, storm
 
 SECTIONS = {
     "registrations": registrations.measure,
+    "cores": cores.measure,
     "latency": latency.measure,
     "storm": storm.measure,
     "idle": idle.measure,

@@ -29,7 +29,7 @@ def test_the_table_has_a_row_for_either_server_in_every_case(capsys: pytest.Capt
     assert len(rows) == 1 + 4 * 2
 
 
-@pytest.mark.parametrize("section", ["storm", "idle", "growth"])
+@pytest.mark.parametrize("section", ["cores", "storm", "idle", "growth"])
 def test_the_longer_sections_work(section: str, capsys: pytest.CaptureFixture[str]) -> None:
     options = ["--rounds", "2", "--registrations", "10", "--devices", "20", "--records", "50", "--concurrency", "4"]
     bench.main([section, *options])
