@@ -114,7 +114,7 @@ class DeviceCommands:
         Raises:
             RecordNotFound: there is no such device here.
             HubError: 404103, it is not connected or takes no methods; 504101, it did not answer; 413001, the payload
-                is too large.
+                or the answer's is too large.
         """
         key = (await self._registration(device_id)).device_id.lower()
         rid = self._entropy.token_bytes(8).hex()
@@ -132,6 +132,8 @@ class DeviceCommands:
             session.calls.pop(rid, None)
         if result is None:
             raise HubError(f"{device_id} has gone without an answer", code=404103)
+        if len(result.payload) > iothub.METHOD_PAYLOAD_MAX_SIZE_BYTES:
+            raise HubError(f"{device_id} answered more than {iothub.METHOD_PAYLOAD_MAX_SIZE_BYTES} bytes", code=413001)
         return result
 
     def disconnect(self, device_id: str, reason: str) -> bool:

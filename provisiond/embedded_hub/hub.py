@@ -139,7 +139,7 @@ class EmbeddedHub:
             raise
         # No await from here to the broker's own table: a session that is entered is also closed.
         self._sessions.enter(session)
-        if not session.access.is_departing:
+        if session.access.departing_from is None:
             self._departures.arrived(session.access.registration.hub or "", session.access.registration.key)
         self._tell(session, "connected")
         return connection
@@ -291,7 +291,8 @@ class EmbeddedHub:
             raise
 
     def _tell(self, session: Session, event: str) -> None:
-        hub, remote_address = session.access.registration.hub, session.connection.remote_address
+        hub = session.access.departing_from or session.access.registration.hub
+        remote_address = session.connection.remote_address
         logger.info("device %s %s (%s, %s)", session.device_id, event, hub, remote_address)
         document = {
             "event": event,

@@ -69,13 +69,13 @@ class HubAccess:
         registration: its identity.
         enrollment: whose trust material proved it.
         expires_at: when its token or certificate ends, aware UTC.
-        is_departing: it has moved to another hub, and may stay until it was seen there.
+        departing_from: the hub here that it has moved from, where it may stay until it was seen at its new one.
     """
 
     registration: Registration
     enrollment: Enrollment
     expires_at: datetime
-    is_departing: bool = False
+    departing_from: str | None = None
 
 
 def judge_access(
@@ -96,7 +96,7 @@ def judge_access(
             `endorsement-key-mismatch`, and those of `check_sas` and `attestation.x509`.
     """
     try:
-        registration = _assigned(facts, connection, now, trace)
+        registration, departure = _assigned(facts, connection, now, trace)
         enrollment = _enrollment_of(registration, facts, policy, trace)
     except AttestationError:
         _equalise(connection, policy, now)
@@ -110,7 +110,7 @@ def judge_access(
         registration=registration,
         enrollment=enrollment,
         expires_at=expires_at,
-        is_departing=not is_here(registration, facts.hubs),
+        departing_from=None if departure is None else departure.hub,
     )
 
 
@@ -145,23 +145,25 @@ def _spellings(registration: Registration, spelt: str) -> Iterable[str]:
     return dict.fromkeys(one for one in candidates if one.lower() == registration.key)
 
 
-def _assigned(facts: HubFacts, connection: Connection, now: datetime, trace: Trace) -> Registration:
+def _assigned(
+    facts: HubFacts, connection: Connection, now: datetime, trace: Trace
+) -> tuple[Registration, Retirement | None]:
+    """The registration, and what it has left here if it has moved away."""
     registration = facts.registration
     if registration is None:
         raise _refused(trace, "device-unknown", f"no registration has the device id {connection.claimed_id}")
     named = registration.registration_id
     if is_here(registration, facts.hubs):
         trace.passed("registration", f"{named} is assigned to {registration.hub}")
-    elif departure := _departure(registration, facts, now):
-        trace.passed(
-            "registration",
-            f"{named} has moved to {registration.hub}, and leaves {departure.hub} once it was seen there",
-        )
-    elif registration.status is not RegistrationStatus.ASSIGNED:
+        return registration, None
+    departure = _departure(registration, facts, now)
+    if departure is not None:
+        finding = f"{named} has moved to {registration.hub}, and leaves {departure.hub} once it was seen there"
+        trace.passed("registration", finding)
+        return registration, departure
+    if registration.status is not RegistrationStatus.ASSIGNED:
         raise _refused(trace, "device-not-assigned", f"{named} is {registration.status}")
-    else:
-        raise _refused(trace, "hub-not-embedded", f"{named} is at {registration.hub}, not here")
-    return registration
+    raise _refused(trace, "hub-not-embedded", f"{named} is at {registration.hub}, not here")
 
 
 def _departure(registration: Registration, facts: HubFacts, now: datetime) -> Retirement | None:

@@ -326,6 +326,16 @@ async def test_a_method_is_called_and_answered(enrolled):
         assert await asked == (200, {"result": {"status": 202, "payload": {"ok": True}}})
 
 
+async def test_an_answer_to_a_method_has_a_limit_as_well(enrolled):
+    async with dev_1(enrolled) as device, enrolled.operator() as operator_:
+        await device.subscribe(METHODS)
+        asked = asyncio.create_task(operator_.request(InvokeMethod(device_id="Dev-1", method_name="dump")))
+        call = iothub.parse_hub_message("Dev-1", (await device.next_message()).topic)
+        await device.say(iothub.method_answer(call.rid, 200, "x" * 131_071))
+        status, body = await asked
+    assert (status, body["error"]["errorCode"]) == (413, 413001)
+
+
 async def test_a_method_waits_for_a_device_that_is_about_to_connect(enrolled):
     async with enrolled.operator() as operator_:
         call = InvokeMethod(device_id="Dev-1", method_name="reboot", connect_timeout_in_seconds=10)

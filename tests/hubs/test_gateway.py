@@ -2,10 +2,12 @@
 
 import asyncio
 import shutil
+import time
 
 import aiomqtt
 import pytest
 
+from provisiond.attestation.symmetric_key import generate_sas_token
 from provisiond.connectors import TrialOutcome
 from provisiond.device.client import Patience
 from provisiond.device.errors import TimedOut
@@ -116,3 +118,50 @@ async def test_a_group_is_revoked_device_by_device(gateway, broker):
     with pytest.raises(aiomqtt.MqttError):
         async with password_device(broker, key_identity("pump", KEY)):
             pass
+
+
+async def test_a_device_that_moves_is_at_home_in_both_hubs_until_it_was_seen_in_the_new_one(gateway, broker):
+    here = {"name": "here", "type": "embedded", "host": "gateway.local"}
+    gateway.service.configure(hubs=[here, mosquitto_hub(broker)])
+    await gateway.enroll("pump", KEY)
+    await gateway.command("hub", "drain", "line-2")
+    async with gateway.running() as daemon:
+        assert (await register(daemon, "pump", KEY)).assigned_hub == "gateway.local"
+        await gateway.command("hub", "drain", "line-2", "--undo")
+        await gateway.command("hub", "drain", "here")
+        assert (await register(daemon, "pump", KEY)).assigned_hub == "localhost"
+        daemon.kill()
+    async with gateway.running() as daemon:
+        async with at_embedded_hub(daemon) as device:
+            (left,) = (await gateway.command("device", "show", "pump"))["leaving"]
+            assert (left["hub"], left["orOnceSeenAtItsNewHub"]) == ("here", True)
+            async with password_device(broker, key_identity("pump", KEY)) as moved:
+                await until_cut(device, moved)
+        assert "leaving" not in await gateway.command("device", "show", "pump")
+        with pytest.raises(aiomqtt.MqttError):
+            async with at_embedded_hub(daemon):
+                pass
+    records = await gateway.command("audit", "list", "--registration-id", "pump")
+    (retired,) = [record for record in records if record["event"] == "retire"]
+    assert ", seen there at " in retired["reason"]
+
+
+def at_embedded_hub(daemon):
+    token = generate_sas_token(resource="gateway.local/devices/pump", key=KEY, expiry=int(time.time()) + 600)
+    return aiomqtt.Client(
+        "127.0.0.1",
+        daemon.port(tls=False),
+        identifier="pump",
+        username="gateway.local/pump/?api-version=2021-04-12",
+        password=token,
+        timeout=5,
+    )
+
+
+async def until_cut(device, moved):
+    """Send now and then, as devices do, until the session at the other hub has ended."""
+    cut = asyncio.create_task(is_cut(device, within_s=20))
+    while not cut.done():
+        await moved.publish("devices/pump/messages/events/", b"here I am", qos=1)
+        await asyncio.wait({cut}, timeout=0.2)
+    assert cut.result()
