@@ -27,7 +27,7 @@ class BrokerLimits:
         max_packet_bytes: remaining length of any later packet: a 64 KiB payload, its topic, and room.
         max_connections: open connections in all; at under 60 KiB each they fit in 600 MB.
         max_connections_per_address: open connections from one IPv4 address or IPv6 /64: a site behind one router fits,
-            and one host cannot take more than a tenth of the places.
+            and one host cannot take more than a quarter of the places.
         max_filters_per_subscribe: topic filters in one SUBSCRIBE or UNSUBSCRIBE; the SDKs send one, hub clients six.
         max_topic_levels: levels of a topic or filter; the longest that means something has eight, and a request id
             may hold slashes (CVE-2019-11779: 65,000 levels).
@@ -52,7 +52,7 @@ class BrokerLimits:
     max_connect_bytes: int = 4 * KIB
     max_packet_bytes: int = 96 * KIB
     max_connections: int = 10_000
-    max_connections_per_address: int = 1_000
+    max_connections_per_address: int = 2_500
     max_filters_per_subscribe: int = 8
     max_topic_levels: int = 32
     max_topic_bytes: int = 16 * KIB

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from OpenSSL import SSL
 
+from provisiond.broker.arrivals import Arrivals
 from provisiond.broker.connection import READ_BYTES, ClientConnection
 from provisiond.broker.limits import BrokerLimits
 from provisiond.broker.offences import BrokerStatistics, OffenceLog, Reason
@@ -20,8 +21,9 @@ from provisiond.broker.tls import ClientCertificates, load_context
 from provisiond.broker.transport import SocketTransport
 from provisiond.errors import ConfigurationError, binding_error
 
-BACKLOG: Final = 4096
-"""Connections the kernel holds for us in a burst; what Linux allows by default (net.core.somaxconn)."""
+BACKLOG: Final = 16_384
+"""Connections the kernel holds for us in a burst, if net.core.somaxconn lets it; Linux's default is 4,096, and whoever
+comes beyond that is not refused, but tries again by itself after one, three, seven seconds (TCP)."""
 ACCEPT_BATCH: Final = 32
 """Connections accepted at one go, so that those already in get on before more come in: in a storm the rest wait in
 the kernel, where their deadlines do not run."""
@@ -120,7 +122,13 @@ class Door:
         self._connection_ids = itertools.count(1)
         self._is_empty = asyncio.Event()
         self._is_empty.set()
+        self._arrivals: dict[str, Arrivals] = {}
         self.clients: set[ClientConnection] = set()
+
+    def open(self, listener: str, on_room: Callable[[], None]) -> Arrivals:
+        """The newcomers of a listener, none yet; `on_room` is called as `Arrivals` says."""
+        arrivals = self._arrivals[listener] = Arrivals(on_room)
+        return arrivals
 
     def enter(self, remote_address: str) -> bool:
         """Take a place for an address; False when there is none."""
@@ -159,18 +167,24 @@ class Door:
             limits=self.limits,
             offences=self._offences,
             read_buffer=self._read_buffer,
-            on_arrival=self._on_arrival,
+            on_arrival=self._arrived,
             on_gone=self._gone,
         )
         self.clients.add(client)
+        self._arrivals[listener].enter(client)
         return client
 
     async def wait_empty(self) -> None:
         """Wait until nobody is in."""
         await self._is_empty.wait()
 
+    def _arrived(self, client: ClientConnection) -> None:
+        self._arrivals[client.listener].leave(client)
+        self._on_arrival(client)
+
     def _gone(self, client: ClientConnection) -> None:
         self.clients.discard(client)
+        self._arrivals[client.listener].leave(client)
         self.leave(client.remote[0])
 
 
@@ -199,6 +213,7 @@ class Listener:
         self._loop = asyncio.get_running_loop()
         self._sockets: list[socket.socket] = []
         self._resume: asyncio.TimerHandle | None = None
+        self._arrivals = door.open(spec.name, self.accept)
 
     @property
     def address(self) -> tuple[str, int]:
@@ -232,6 +247,7 @@ class Listener:
     def close(self) -> None:
         """Accept nobody any more."""
         self._pause()
+        self._arrivals.close()
         for bound in self._sockets:
             bound.close()
         self._sockets.clear()
@@ -244,7 +260,7 @@ class Listener:
             self._loop.remove_reader(bound.fileno())
 
     def _accept(self, bound: socket.socket) -> None:
-        for _ in range(ACCEPT_BATCH):
+        for _ in range(min(ACCEPT_BATCH, self._arrivals.room)):
             try:
                 accepted, address = bound.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
@@ -259,6 +275,9 @@ class Listener:
             else:
                 accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
                 accepted.close()
+        if self._arrivals.room <= 0:
+            self._pause()
+            self._arrivals.wait()
 
     def _out_of_resources(self, error: OSError) -> None:
         if error.errno not in _RESOURCE_ERRORS:

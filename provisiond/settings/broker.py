@@ -86,8 +86,8 @@ class Limits(Section):
         description="Open connections on all listeners; each takes a file descriptor (`LimitNOFILE` must allow it).",
     )
     connections_per_address: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
-        default=1000,
-        description="Open connections from one address: a tenth of all, so that one site cannot shut the others out.",
+        default=2500,
+        description="Open connections from one address: a quarter of all, so that one site cannot shut the others out.",
     )
     requests_per_min: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
         default=120,
@@ -97,7 +97,7 @@ class Limits(Section):
     requests_per_min_per_address: Annotated[int, Field(ge=1, le=10_000_000)] = Field(
         default=30_000,
         description="Requests a minute of all registration ids at one address; more are answered 429, each with a "
-        "moment of its own. A thousand devices, as many as may be connected from there, that poll every 2 s.",
+        "moment of its own. Ten thousand devices of one site that register and poll twice in that minute.",
     )
     wrong_keys: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
         default=100,
