@@ -1,8 +1,12 @@
-"""Puts challenges into the store and takes them out again; prints each key that was taken, once it was."""
+"""Puts challenges into the store and takes them out again; prints each key that was taken, once it was.
+
+Beside the key, monotonic seconds: before it was asked for, and after it was had.
+"""
 
 import asyncio
 import itertools
 import sys
+import time
 from datetime import UTC, datetime, timedelta
 
 from provisiond.errors import StoreError
@@ -19,11 +23,12 @@ async def main() -> None:
                 await store.put_challenge(
                     key=key, challenge=b"nonce", expires_at=datetime.now(UTC) + timedelta(minutes=30)
                 )
+                asked_s = time.monotonic()
                 if await store.take_challenge(key) is None:
                     return
             except StoreError:
                 return
-            sys.stdout.write(f"{key}\n")
+            sys.stdout.write(f"{key} {asked_s} {time.monotonic()}\n")
             sys.stdout.flush()
 
 
