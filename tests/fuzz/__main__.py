@@ -2,7 +2,7 @@
 
     scripts/fuzz [TARGET ...] [--seconds 600]
 
-A finding is an error that is not documented, a hang, or something left behind. Copy its file to tests/fuzz/findings
+Small targets may share a run, their names joined by `+`, such as `certificates+crls`. A finding is an error that is not documented, a hang, or something left behind. Copy its file to tests/fuzz/findings
 as TARGET-what-it-is, and the test suite reads it for ever.
 """
 
@@ -15,7 +15,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.fuzz.targets import MAX_SIZE_BYTES, TARGETS
+from tests.fuzz.targets import MAX_SIZE_BYTES, TARGETS, group
 
 DOOR = "listener"
 NAMES = [DOOR, *TARGETS]
@@ -27,11 +27,19 @@ HANG_S = 10
 
 def seeds_of(name: str) -> list[bytes]:
     """Inputs to begin with: what a reader's author thought of, and what fuzzing has added."""
-    kept = CORPUS / f"{name}.txt"
-    added = [base64.b64decode(line) for line in kept.read_text().splitlines()] if kept.exists() else []
     if name == DOOR:
-        return [bytes([size]) + seed for size in (0, 7, 255) for seed in TARGETS["mqtt-packets"].seeds()] + added
-    return TARGETS[name].seeds() + added
+        seeds = [bytes([size]) + seed for size in (0, 7, 255) for seed in TARGETS["mqtt-packets"].seeds()]
+        return seeds + _kept(name)
+    names = name.split("+")
+    if len(names) == 1:
+        return TARGETS[name].seeds() + _kept(name)
+    kept = [bytes([number]) + each for number, one in enumerate(names) for each in _kept(one)]
+    return group(name).seeds() + kept
+
+
+def _kept(name: str) -> list[bytes]:
+    kept = CORPUS / f"{name}.txt"
+    return [base64.b64decode(line) for line in kept.read_text().splitlines()] if kept.exists() else []
 
 
 def keep(name: str, corpus: Path) -> None:
@@ -71,10 +79,16 @@ def fuzz(name: str, seconds: int, corpus: Path) -> tuple[str, list[Path]]:
     return f"| {name} | {count:,} | {count / seconds:,.0f} | {corpus_size:,} | {len(findings)} |", findings
 
 
+def _target(text: str) -> str:
+    if text != DOOR and not set(text.split("+")) <= set(TARGETS):
+        raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(NAMES)}")
+    return text
+
+
 def main() -> int:
     """Print the table; 1 when something was found."""
     parser = argparse.ArgumentParser(prog="scripts/fuzz", description=__doc__.partition("\n")[0])
-    parser.add_argument("target", nargs="*", choices=[*NAMES, []], help=", ".join(NAMES))
+    parser.add_argument("target", nargs="*", type=_target, help=", ".join(NAMES))
     parser.add_argument("--seconds", type=int, default=600, help="each (600)")
     parser.add_argument("--corpus", type=Path, default=Path(".cache/fuzz"), help="kept from run to run")
     parser.add_argument("--keep", action="store_true", help="put small inputs that found something new into tests/fuzz")
@@ -84,7 +98,7 @@ def main() -> int:
     for name in options.target or NAMES:
         line, findings = fuzz(name, options.seconds, options.corpus / name)
         print(line, flush=True)
-        if options.keep:
+        if options.keep and "+" not in name:
             keep(name, options.corpus / name)
         for finding in findings:
             failed = True

@@ -6,11 +6,11 @@ import atheris
 
 with atheris.instrument_imports(include=["provisiond"]):  # before anything else has imported them
     from tests.fuzz.door import PacketPath
-    from tests.fuzz.targets import TARGETS
+    from tests.fuzz.targets import group
 
 DOOR = "listener"
 
 if __name__ == "__main__":
     _, name, *options = sys.argv
-    atheris.Setup([sys.argv[0], *options], PacketPath().feed if name == DOOR else TARGETS[name].try_one)
+    atheris.Setup([sys.argv[0], *options], PacketPath().feed if name == DOOR else group(name).try_one)
     atheris.Fuzz()

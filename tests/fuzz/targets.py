@@ -355,3 +355,20 @@ TARGETS: dict[str, Target] = {
     ),
     "settings": Target(read=_read_settings, expected=(ConfigurationError,), seeds=lambda: [_SETTINGS]),
 }
+
+
+def group(name: str) -> Target:
+    """Several targets as one, their names joined by `+`: the first octet of an input says whose the rest is."""
+    names = name.split("+")
+    if len(names) == 1:
+        return TARGETS[name]
+    targets = [TARGETS[each] for each in names]
+
+    def read(data: bytes) -> None:
+        if data:
+            targets[data[0] % len(targets)].try_one(data[1:])
+
+    def seeds() -> list[bytes]:
+        return [bytes([number]) + seed for number, target in enumerate(targets) for seed in target.seeds()]
+
+    return Target(read=read, expected=(), seeds=seeds)

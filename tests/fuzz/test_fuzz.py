@@ -8,7 +8,7 @@ import pytest
 
 from tests.fuzz.__main__ import DOOR, FINDINGS, NAMES, seeds_of
 from tests.fuzz.door import PacketPath
-from tests.fuzz.targets import TARGETS
+from tests.fuzz.targets import TARGETS, group
 
 MUTANTS = 150
 
@@ -47,6 +47,14 @@ def test_any_bytes_leave_nothing_of_a_client_behind() -> None:
             path.feed(data)
     finally:
         path.close()
+
+
+def test_targets_that_share_a_run_are_told_by_the_first_octet() -> None:
+    together = group("json+settings")
+    together.try_one(b"")
+    assert [seed[0] for seed in together.seeds()] == [0, 1]
+    for seed in seeds_of("json+settings"):
+        together.try_one(seed)
 
 
 def test_a_finding_belongs_to_a_target() -> None:
