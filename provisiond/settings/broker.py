@@ -168,7 +168,7 @@ class Broker(Section):
             return self
         if not self.listeners:
             raise ValueError("there must be at least one [[broker.listeners]]")
-        refuse_twins("[[broker.listeners]]", "name", [listener.name for listener in self.listeners])
-        binds = [listener.bind for listener in self.listeners if listener.address.port]
-        refuse_twins("[[broker.listeners]]", "bind", binds)
+        refuse_twins(("listeners",), "name", [listener.name for listener in self.listeners])
+        binds = [listener.bind if listener.address.port else None for listener in self.listeners]
+        refuse_twins(("listeners",), "bind", binds)
         return self

@@ -22,7 +22,7 @@ def describe(error: ValidationError, schema: type[BaseModel], place: Callable[[K
         place: where the value of a key came from, such as `/etc/provisiond/provisiond.toml:12`.
     """
     problems = error.errors(include_url=False)
-    lines = [f"{place(problem['loc'])}: {_explain(problem, schema)}" for problem in problems[:_MOST_SHOWN]]
+    lines = [f"{place(_path_of(problem))}: {_explain(problem, schema)}" for problem in problems[:_MOST_SHOWN]]
     if len(problems) > _MOST_SHOWN:
         lines.append(f"… and {len(problems) - _MOST_SHOWN} more")
     return "\n".join(lines)
@@ -40,8 +40,26 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return f'; did you mean "{close[0]}"?' if close else ""
 
 
+class Misplaced(ValueError):
+    """What a check of a whole table found in one of its values.
+
+    Args:
+        message: what is wrong.
+        path: of the value, from that table.
+    """
+
+    def __init__(self, message: str, path: KeyPath) -> None:
+        super().__init__(message)
+        self.path = path
+
+
+def _path_of(problem: ErrorDetails) -> KeyPath:
+    error = problem.get("ctx", {}).get("error")
+    return problem["loc"] + (error.path if isinstance(error, Misplaced) else ())
+
+
 def _explain(problem: ErrorDetails, schema: type[BaseModel]) -> str:
-    path = problem["loc"]
+    path = _path_of(problem)
     where = dotted(path) or "the configuration"
     match problem["type"]:
         case "extra_forbidden":

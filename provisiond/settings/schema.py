@@ -167,8 +167,8 @@ class Settings(Section):
     def _check_hubs(self) -> Self:
         if not self.hubs:
             raise ValueError("there must be at least one [[hubs]]")
-        refuse_twins("[[hubs]]", "name", [hub.name for hub in self.hubs])
-        refuse_twins("[[hubs]]", "host", [hub.host for hub in self.hubs])
+        refuse_twins(("hubs",), "name", [hub.name for hub in self.hubs])
+        refuse_twins(("hubs",), "host", [hub.host for hub in self.hubs])
         return self
 
     @property

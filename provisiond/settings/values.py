@@ -1,12 +1,14 @@
 """Values that several tables of the file have, checked alike."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
 
 from provisiond.settings.addresses import parse_bind
+from provisiond.settings.location import KeyPath
+from provisiond.settings.problems import Misplaced, dotted
 
 
 def _socket_address(text: str) -> str:
@@ -28,14 +30,22 @@ def with_key_beside_certificate(table: Any) -> Any:
     return table
 
 
-def refuse_twins(where: str, key: str, values: Iterable[str]) -> None:
-    """See that no two tables have the same value.
+def refuse_twins(path: KeyPath, key: str, values: Sequence[str | None]) -> None:
+    """See that no two tables of a list have the same value; None is nobody's.
+
+    Args:
+        path: of the list, from the table that is checked.
+        key: of the value in each.
+        values: one for each, in order.
 
     Raises:
-        ValueError: two have, but for case.
+        Misplaced: two have, but for case; says where the second one is.
     """
     seen: set[str] = set()
-    for value in values:
+    for index, value in enumerate(values):
+        if value is None:
+            continue
         if value.lower() in seen:
-            raise ValueError(f'two {where} have {key} = "{value}"; each needs its own')
+            where = (*path, index, key)
+            raise Misplaced(f'two [[{dotted(path)}]] have {key} = "{value}"; each needs its own', where)
         seen.add(value.lower())

@@ -216,11 +216,11 @@ def test_a_file_whose_last_line_has_no_end_was_cut_short(refusal):
         ("hubs = []\n", "there must be at least one [[hubs]]"),
         (
             '[[hubs]]\nname = "a"\nhost = "h1"\n[[hubs]]\nname = "A"\nhost = "h2"\n',
-            'two [[hubs]] have name = "A"; each needs its own',
+            ':6: hubs[1].name: two [[hubs]] have name = "A"; each needs its own',
         ),
         (
             '[[hubs]]\nname = "a"\nhost = "h"\n[[hubs]]\nname = "b"\nhost = "h"\n',
-            'two [[hubs]] have host = "h"; each needs its own',
+            ':7: hubs[1].host: two [[hubs]] have host = "h"; each needs its own',
         ),
     ],
 )
