@@ -9,6 +9,7 @@ from provisiond import __version__
 from provisiond.errors import ConnectRefused
 from provisiond.http_server import Application
 from provisiond.model import ConnectAttempt, Connection, Decision, Outcome
+from provisiond.registration.tpm_claim import identity_conflict
 
 STAGES: Final = ("facts", "decide", "commit")
 """Of a request: reading what is stored, deciding, making it durable."""
@@ -41,6 +42,12 @@ class Metrics:
             ["outcome", "mechanism"],
             registry=self.registry,
         )
+        self._conflicts = Counter(
+            "provisiond_identity_conflicts",
+            "Refusals of a TPM that asked to be another.",
+            ["finding"],
+            registry=self.registry,
+        )
         stages = Histogram(
             "provisiond_stage_seconds",
             "Time a request spends in each stage.",
@@ -65,6 +72,8 @@ class Metrics:
         code = str(decision.reply.error.code) if decision.reply.error else ""
         self._decisions.labels(event, decision.outcome.value, code).inc()
         self._seconds.labels(event).observe(elapsed_s)
+        if code and (finding := identity_conflict(decision)):
+            self._conflicts.labels(finding).inc()
         if event in _REGISTERING and decision.outcome is not Outcome.CHALLENGED:
             mechanism = decision.guard.attestation_type.value if decision.guard else "unproved"
             self._registrations.labels(decision.outcome.value, mechanism).inc()

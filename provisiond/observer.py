@@ -8,6 +8,7 @@ import structlog
 from provisiond.errors import ConnectRefused, ServerFault
 from provisiond.model import ConnectAttempt, Connection, Decision, Outcome
 from provisiond.ports import Observer
+from provisiond.registration.tpm_claim import identity_conflict
 
 _UNFINISHED: Final = frozenset({Outcome.ASSIGNING, Outcome.CHALLENGED})
 
@@ -16,7 +17,7 @@ class LogObserver:
     """`ports.Observer` that writes the log.
 
     A finished registration and a refusal are INFO; unfinished business, and what a flood hears over again, are DEBUG; a
-    fault of ours is ERROR.
+    TPM that asks to be another is a WARNING; a fault of ours is ERROR.
     """
 
     def __init__(self) -> None:
@@ -40,6 +41,8 @@ class LogObserver:
         # Of a flood of refusals one has a row in the audit log, and a record at this level.
         is_news = audit is not None if error is not None else finished
         write = self._log.info if is_news else self._log.debug
+        if identity_conflict(decision):
+            write = self._log.warning
         optional = {
             "enrollment": audit.enrollment_id if audit else None,
             "hub": audit.hub if audit else None,

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
 from hmac import compare_digest
+from typing import Final
 
 from provisiond.attestation.ek_certificate import NOTHING_DENIED, EkDenyList, verify_ek_certificate
 from provisiond.attestation.tpm import (
@@ -18,7 +19,12 @@ from provisiond.attestation.tpm_pcr_policy import PcrPolicy, parse_pcr_policy
 from provisiond.attestation.tpm_public import TpmPublic
 from provisiond.attestation.transcript import frame
 from provisiond.errors import AttestationError
-from provisiond.model import Enrollment, Facts, RegistrationId, TpmEvidence, TpmMaterial, Trace
+from provisiond.model import Decision, Enrollment, Facts, RegistrationId, TpmEvidence, TpmMaterial, Trace
+
+_IDENTITY_CONFLICTS: Final = frozenset(
+    {"endorsement-key-in-use", "endorsement-key-changed", "endorsement-key-mismatch", "storage-root-key-changed"}
+)
+"""Findings that say that one TPM asks to be another, or two to be one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,6 +150,13 @@ def check_history(claimed_id: RegistrationId, evidence: TpmEvidence, facts: Fact
     if known.storage_root_key is not None and not compare_digest(known.storage_root_key, evidence.storage_root_key):
         raise _storage_root_key_changed("delete the registration")
     trace.passed("tpm-history", "the TPM that was registered before, with the same storage root key")
+
+
+def identity_conflict(decision: Decision) -> str:
+    """The finding when a refusal is such a conflict, else empty: hardware was exchanged, or somebody is trying."""
+    trace = decision.audit.trace if decision.audit is not None else ()
+    name = trace[-1].name if trace and not trace[-1].passed else ""
+    return name if name in _IDENTITY_CONFLICTS else ""
 
 
 def pcr_policy_of(enrollment: Enrollment) -> PcrPolicy | None:
