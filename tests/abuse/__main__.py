@@ -25,7 +25,7 @@ def main() -> int:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     with tempfile.TemporaryDirectory(prefix="provisiond-abuse-") as name:
         directory = Path(name)
-        connect_s, handshake_s = (1.0, 1.5) if options.small else (5.0, 10.0)
+        connect_s, handshake_s = (3.0, 4.0) if options.small else (5.0, 10.0)
         service = set_up(directory, large=not options.small, connect_s=connect_s, handshake_s=handshake_s)
         with run_daemon(service, quiet=True) as daemon:
             site = Site(
@@ -40,12 +40,12 @@ def main() -> int:
             began_mib = site.memory_mib
             quiet, outcomes = asyncio.run(run_cases(site, options.case or None))
             ended_mib = site.memory_mib
-    print("| # | abuse | answer | memory MiB | good device p50 / p99 ms |\n|---|---|---|---|---|")
-    print(f"|  | nothing |  |  | {quiet[0]:.1f} / {quiet[1]:.1f} |")
+    print("| # | abuse | answer | memory MiB | log lines | good device p50 / p99 ms |\n|---|---|---|---|---|---|")
+    print(f"|  | nothing |  |  |  | {quiet[0]:.1f} / {quiet[1]:.1f} |")
     for outcome in outcomes:
         answer = outcome.answer if outcome.passed else f"**FAILED** {outcome.answer}"
         print(
-            f"| {outcome.number} | {outcome.title} | {answer} | {outcome.memory_mib:+.1f}"
+            f"| {outcome.number} | {outcome.title} | {answer} | {outcome.memory_mib:+.1f} | {outcome.lines}"
             f" | {outcome.p50_ms:.1f} / {outcome.p99_ms:.1f} |"
         )
     failed = sum(not outcome.passed for outcome in outcomes)

@@ -1,133 +1,76 @@
-"""Abuse of certificates and of the configuration: cases 36 to 40."""
+"""Abuse of certificates: cases 36 to 38."""
 
 import asyncio
-import resource
-import signal
-import time
-from datetime import UTC, datetime
-from pathlib import Path
+import ssl
 
-import pytest
-import tomlkit
-
-from provisiond.attestation.certificate import identity_of, parse_certificate
-from provisiond.attestation.revocation import check_revocation
-from provisiond.errors import AttestationError, ConfigurationError
-from provisiond.model import Trace
-from provisiond.settings import load_settings
 from tests.abuse.site import Site, case
 from tests.attestation.der import padding_twin
-from tests.certificates import Ca, make_ca, make_leaf
-
-SPARE_FILES = 2
+from tests.certificates import Ca, Issued, make_ca, make_leaf
 
 
-def _present(site: Site, name: str, issuer: Ca | None, *extra: bytes) -> "tuple[Path, Path]":
-    certificate, key = make_leaf(name, issuer).write(site.directory, name.replace(":", "_"))
-    certificate.write_bytes(certificate.read_bytes() + b"".join(extra))
-    return certificate, key
-
-
-async def _status(site: Site, name: str, issuer: Ca | None, *extra: bytes) -> int | str:
-    context = site.client_context(*_present(site, name, issuer, *extra))
+async def _outcome(site: Site, leaf: Issued, *extra: bytes, certificate: bytes | None = None) -> int | str:
+    """What becomes of a device with this certificate: the status of its registration, of its refusal, or `closed`."""
+    name = leaf.certificate.subject.rdns[-1].rfc4514_string().removeprefix("CN=")
+    path, key = leaf.write(site.directory, name)
+    path.write_bytes((certificate or path.read_bytes()) + b"".join(extra))
     try:
-        async with site.device(name, tls=context) as device:
-            return (await device.register())[0]
+        async with site.device(name, tls=site.client_context(path, key)) as device:
+            status, answer = await device.register()
     except (ConnectionError, OSError):
         return "closed"
+    return str(answer["status"]) if status == 200 else status
 
 
-@case(36, "a hundred certificates, a look-alike authority, a cycle")
+def _extras(count: int) -> list[bytes]:
+    return [make_ca(f"Extra {number}").pem for number in range(count)]
+
+
+@case(36, "a hundred certificates, 1 MB of them, a look-alike authority, a cycle")
 async def chains(site: Site) -> str:
     lookalike = make_ca("Line A")
     first, second = make_ca("Cycle 1"), make_ca("Cycle 2")
+    large = make_leaf("large", site.line_a, dns_names=[f"{number:050d}.example" for number in range(18_000)])
+    assert len(large.der) > 1_000_000
+    assert await _outcome(site, make_leaf("good", site.line_a)) == "assigned"
     answers = [
-        await _status(site, "good", site.line_a),
-        await _status(site, "hundred", site.line_a, *(make_ca(f"Extra {n}").pem for n in range(100))),
-        await _status(site, "seven", site.line_a, *(make_ca(f"Extra {n}").pem for n in range(7))),
-        await _status(site, "lookalike", lookalike, lookalike.pem, site.line_a.pem),
-        await _status(site, "cycle", first, first.pem, second.pem, make_ca("Cycle 1", second).pem),
-        await _status(site, "self-signed", None),
+        await _outcome(site, make_leaf("hundred", site.line_a), *_extras(100)),
+        await _outcome(site, large),
+        await _outcome(site, make_leaf("seven", site.line_a), *_extras(7)),
+        await _outcome(site, make_leaf("lookalike", lookalike), lookalike.pem, site.line_a.pem),
+        await _outcome(site, make_leaf("cycle", first), first.pem, second.pem, make_ca("Cycle 1", second).pem),
+        await _outcome(site, make_leaf("self-signed")),
     ]
-    assert answers[0] == 200, answers
-    assert all(answer in (401, "closed") for answer in answers[1:]), answers
-    return f"{answers[1:]}; limbo and PKITS: tests/attestation"
+    assert answers[:2] == ["closed", "closed"], answers
+    assert all(answer in (401, "closed") for answer in answers), answers
+    return f"{answers}; x509-limbo and PKITS: tests/attestation"
 
 
 @case(37, "a certificate of one group for a device of another")
 async def other_group(site: Site) -> str:
-    status = await _status(site, "pinned", site.line_a)
-    assert status == 401
-    return "401: its enrollment pins another certificate"
+    assert await _outcome(site, make_leaf("pinned", site.line_a)) == 401
+    group = ("enrollment-group", "update", "line-b", "--provisioning-status")
+    await asyncio.to_thread(site.service.command, *group, "disabled")
+    try:
+        outcome = await _outcome(site, make_leaf("of-line-b", site.line_b), site.line_a.pem)
+    finally:
+        await asyncio.to_thread(site.service.command, *group, "enabled")
+    assert outcome == "disabled", outcome
+    return "401: its enrollment pins another; its own group disabled: another group's CA beside it does not help"
 
 
 @case(38, "the signature-padding twin of a revoked certificate")
 async def padding_twins(site: Site) -> str:
-    leaf = make_leaf("revoked", site.line_a)
-    while leaf.der[-1] & 1:  # the twin needs a signature that ends in a zero bit
-        leaf = make_leaf("revoked", site.line_a)
-    revoked = frozenset({identity_of(parse_certificate(leaf.der))})
-    twin = parse_certificate(padding_twin(leaf.der))
-    assert leaf.der != padding_twin(leaf.der)
-    try:
-        check_revocation((twin,), crls=(), revoked=revoked, now=datetime.now(UTC), trace=Trace())
-    except AttestationError as error:
-        return f"still {error.finding}"
-    raise AssertionError("the twin is not revoked")
+    leaf = _with_twin(site.line_a)
+    twin = ssl.DER_cert_to_PEM_cert(padding_twin(leaf.der)).encode()
+    assert await _outcome(site, leaf) == "assigned"
+    await asyncio.to_thread(site.service.command, "device", "disable", "revoked")
+    outcomes = [await _outcome(site, leaf), await _outcome(site, leaf, certificate=twin)]
+    assert "assigned" not in outcomes, outcomes
+    return f"the original: {outcomes[0]}; its twin: {outcomes[1]}"
 
 
-@case(39, "a configuration that is empty, cut off at every byte, or wrong")
-async def configurations(site: Site) -> str:
-    whole = site.service.config_file.read_bytes()
-    path = site.directory / "cut.toml"
-    refused = accepted = 0
-    for end in range(0, len(whole), 1 if site.large else 7):
-        path.write_bytes(whole[:end])
-        try:
-            await asyncio.to_thread(load_settings, path, environment={})
-        except ConfigurationError:
-            refused += 1
-        else:
-            accepted += 1
-            _check_cut(whole[:end])
-    document = tomlkit.parse(whole.decode())
-    document["broker"]["limits"]["conect_timeout"] = "1s"
-    path.write_text(tomlkit.dumps(document))
-    with pytest.raises(ConfigurationError, match="connect_timeout"):
-        load_settings(path, environment={})
-    return f"{refused} of {refused + accepted} cuts refused; the others end between two settings; did you mean"
-
-
-def _check_cut(text: bytes) -> None:
-    """What is accepted although it is cut off means what it says: TOML has no end mark."""
-    assert tomlkit.parse(text.decode()).get("service"), text
-
-
-@case(40, "SIGHUP without a file descriptor left")
-async def reload_at_the_limit(site: Site) -> str:
-    soft, hard = resource.prlimit(site.pid, resource.RLIMIT_NOFILE)
-    lines = len(site.daemon.text_log.splitlines())
-    async with site.device("still-served") as device:
-        resource.prlimit(site.pid, resource.RLIMIT_NOFILE, (site.files, hard))
-        try:
-            site.daemon.process.send_signal(signal.SIGHUP)
-            said = await _new_line(site, lines)
-            status, _ = await device.register()
-        finally:
-            resource.prlimit(site.pid, resource.RLIMIT_NOFILE, (soft, hard))
-        assert status == 200
-    assert "the old configuration stays in force" in said, said
-    lines = len(site.daemon.text_log.splitlines())
-    site.daemon.process.send_signal(signal.SIGHUP)
-    assert "reloaded" in await _new_line(site, lines)
-    return "the old configuration stays in force; reloaded once files are free again"
-
-
-async def _new_line(site: Site, after: int) -> str:
-    began_at = time.monotonic()
-    while time.monotonic() - began_at < 10:
-        for line in site.daemon.text_log.splitlines()[after:]:
-            if "reload" in line:
-                return line
-        await asyncio.sleep(0.05)
-    raise AssertionError("nothing was said of the reload")
+def _with_twin(issuer: Ca) -> Issued:
+    """A leaf whose signature ends in a zero bit, which another encoding may leave out."""
+    while (leaf := make_leaf("revoked", issuer)).der[-1] & 1:
+        pass
+    return leaf

@@ -1,78 +1,100 @@
-"""Abuse of provisioning: cases 21 to 35."""
+"""Abuse of provisioning: cases 21 to 27."""
 
-import asyncio
-import json
 import math
 import secrets
 import statistics
 import time
-from base64 import b64encode
-from pathlib import Path
-from typing import Any
 
-from tests.abuse.site import POLL, Site, Stranger, case, token, user
-from tests.broker.wire import PUBLISH, puback, publish
+from tests.abuse.site import REGISTER, Site, Stranger, case, token, user
+from tests.broker.wire import publish
 
-VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "tpm_vectors.json").read_text(encoding="utf-8"))
+AT_ONCE_S = 1.0
+JSON_MAX_S = 0.005
+TRIES = 50
 SUSPICIOUS_T = 4.0
-AT_ONCE = 16  # fewer than may be unacknowledged
 
 
 @case(21, "hostile JSON")
 async def hostile_json(site: Site) -> str:
     bodies = [
+        b'""',
         b"[]",
         b"null",
         b'"' + b"x" * 90_000 + b'"',
         b"[" * 10_000,
         b'{"a":' * 10_000,
+        b'{"payload":' + b"[" * 10_000 + b"]" * 10_000 + b"}",
         b'{"payload":1,"payload":2}',
         b'{"payload":NaN}',
+        b'{"payload":-Infinity}',
         b'{"payload":1' + b"0" * 400 + b"}",
         b'{"payload":1e400}',
         b'{"payload":"\\ud800"}',
+        b'{"\\udfff":1}',
         b'{"registrationId":7}',
         b'{"tpm":[]}',
         b'{"tpm":{"endorsementKey":"!","storageRootKey":"!"}}',
+        b'{"tpm":{"endorsementKey":7,"storageRootKey":{}}}',
         b'{"authorization":{}}',
         b"\xff\xfe{}",
+        b"\xef\xbb\xbf{}",
         b'{"payload":}',
+        b'{"payload":1}x',
     ]
     slowest = 0.0
     async with site.device("json") as device:
         for body in bodies:
-            began_at = time.monotonic()
-            status, answer = await device.ask(body)
-            slowest = max(slowest, time.monotonic() - began_at)
-            assert 400 <= status < 500, (body[:40], status, answer)
+            slowest = max(slowest, await _quickest_refusal(device, body))
         status, _ = await device.register()
         assert status == 200
-    return f"{len(bodies)} times 4xx, the slowest in {1e3 * slowest:.1f} ms; then assigned"
+    async with site.device("json") as device:
+        device.send(publish(REGISTER.format(rid=1), b"[" * 1_000_000))
+        closed = await device.closed(AT_ONCE_S)
+    assert slowest <= JSON_MAX_S, f"{1e3 * slowest:.1f} ms"
+    return (
+        f"{len(bodies)} times 4xx, each within {1e3 * slowest:.1f} ms; then assigned; "
+        f"1 MB is over the packet's limit: closed after {closed:.2f} s"
+    )
+
+
+async def _quickest_refusal(device: Stranger, body: bytes) -> float:
+    """How long it takes when this machine does nothing else: of several tries the quickest."""
+    quickest = math.inf
+    for _ in range(TRIES):
+        began_at = time.monotonic()
+        status, answer = await device.ask(body)
+        quickest = min(quickest, time.monotonic() - began_at)
+        assert 400 <= status < 500, (body[:40], status, answer)
+        if quickest <= JSON_MAX_S:
+            break
+    return quickest
 
 
 @case(22, "$rid missing, twice, 10 KB, with CR LF, %00 and &")
 async def request_ids(site: Site) -> str:
     register = "$dps/registrations/PUT/iotdps-register/"
-    answers = []
+    refused = [
+        "?$rid=1&$rid=2",
+        "?$rid=" + "x" * 10_000,
+        "?$rid=a\r\nb",
+        "?$rid=a%0d%0ab",
+        "?$rid=a%00b",
+        "?$rid=a%26retry-after=0",
+        "?$rid=\u202e",
+    ]
+    echoes = {"": "", "?": "", "?rid=1": "", "?$rid=a&retry-after=0&x=y": "a"}
     async with site.device("rid") as device:
-        for query in (
-            "",
-            "?",
-            "?$rid=1&$rid=2",
-            "?$rid=" + "x" * 10_000,
-            "?$rid=a\r\nb",
-            "?$rid=a%00b",
-            "?$rid=a&retry-after=0&x=y",
-        ):
+        for query in refused:
             status, answer = await device.ask(b"{}", register + query)
-            answers.append(status)
+            assert status == 400, query
             topic = answer["topic"]
             assert topic.isascii(), topic
             assert topic.isprintable(), topic
             assert len(topic) < 400
-    assert set(answers) <= {200, 400}, answers
-    assert answers[2:5] == [400, 400, 400], answers
-    return f"{answers.count(400)} times 400, the others served; nothing unprintable is echoed"
+        for query, echo in echoes.items():
+            status, answer = await device.ask(b"{}", register + query)
+            assert (status, answer["topic"]) == (200, f"$dps/registrations/res/200/?$rid={echo}")
+    return f"{len(refused)} times 400, nothing unprintable is echoed; without one it is served, as by Azure"
 
 
 @case(23, "registration id differs from client id, token or body")
@@ -106,18 +128,19 @@ async def odd_ids(site: Site) -> str:
 
 @case(25, "an unknown id, and a known one with a wrong key")
 async def known_or_unknown(site: Site) -> str:
-    wrong = secrets.token_bytes(64)
+    wrong, rounds = secrets.token_bytes(64), 240 if site.large else 90
     times: dict[str, list[float]] = {"known": [], "unknown": []}
     answers = set()
-    for number in range(90):
+    for number in range(rounds):
         name = ("known", "unknown")[number % 2]
-        spelt = "known" if name == "known" else f"nobody-{number:02d}"
-        async with site.device(spelt, wrong, address="127.0.0.25") as device:
+        spelt = "known" if name == "known" else f"nobody-{number:03d}"
+        async with site.device(spelt, wrong, address=f"127.0.25.{1 + number // 90}") as device:
             began_at = time.perf_counter()
             status, answer = await device.register()
             times[name].append(time.perf_counter() - began_at)
             answers.add((status, answer["errorCode"], answer["message"]))
     assert len(answers) == 1, answers
+    assert next(iter(answers))[0] == 401
     t = _welch({name: sorted(each)[: len(each) * 4 // 5] for name, each in times.items()})
     assert abs(t) < SUSPICIOUS_T, f"t = {t:.1f}"
     return f"the same {answers.pop()[1]}; t = {t:+.1f} over {len(times['known'])} each"
@@ -129,23 +152,33 @@ def _welch(samples: dict[str, list[float]]) -> float:
     return (statistics.mean(first) - statistics.mean(second)) / math.sqrt(variance)
 
 
-@case(26, "tokens: expired, absurd, mangled, of another tenant")
+@case(26, "tokens: expired, absurd, mangled, of another tenant, replayed")
 async def tokens(site: Site) -> str:
     key, name = site.device_of_group("token"), "token"
     now = int(time.time())
+    good = token(name, key)
     bad = [
         token(name, key, expiry=now - 3600),
+        token(name, key, expiry=10**18),
         token(name, key, expiry=-1),
+        token(name, key, expiry=0),
         token(name, key, expiry="9" * 400),
         token(name, key, expiry="soon"),
+        token(name, key, expiry=f"{now + 3600}.5"),
         token(name, key, mangle=lambda signature: signature + "!"),
+        token(name, key, mangle=lambda signature: signature + "\n"),
         token(name, key, mangle=lambda signature: signature[:-2]),
+        token(name, key, mangle=lambda signature: signature[:8] + " " + signature[8:]),
         token(name, key, mangle=lambda _: ""),
         token(name, key, scope="0ne0OTHER"),
+        token(name, key, policy="another"),
+        token("another", key),
         token(name, secrets.token_bytes(64)),
+        good.replace("&se=", "&se=1&se="),
+        good.replace("sr=", "sr=x&sr="),
+        good + "&sig=x",
         "SharedAccessSignature",
         "SharedAccessSignature sr=&sig=&se=",
-        token(name, key).replace("sr=", "sr=x&sr="),
         "x" * 2000,
     ]
     for each in bad:
@@ -155,164 +188,46 @@ async def tokens(site: Site) -> str:
     async with site.device(name, password=token(name, key, policy="registration").encode()) as device:
         status, _ = await device.register()
         assert status == 200
-    return f"{len(bad)} times 401; the right one is assigned"
+    return f"{len(bad)} times 401; the right one is assigned; {await _replay(site)}"
+
+
+async def _replay(site: Site) -> str:
+    """A token that was good is worth nothing once it has expired, not even where it was good before."""
+    name, skew_s = "replayed", 120
+    password = token(name, site.device_of_group(name), expiry=int(time.time()) - skew_s + 8).encode()
+    async with site.device(name, password=password) as device:
+        assert (await device.register())[0] == 200
+        await device.linger(9)
+        assert (await device.register())[0] == 401
+    async with site.device(name, password=password) as device:
+        assert (await device.register())[0] == 401
+    return "401 once it has expired, on the same connection as well"
 
 
 @case(27, "a thousand wrong keys")
 async def wrong_keys(site: Site) -> str:
-    statuses: list[int] = []
-    wrong = secrets.token_bytes(64)
-    async with site.device("known", wrong, address="127.0.0.66") as thief:
-        for _ in range(1000 if site.large else 150):
+    wrong, address, statuses = secrets.token_bytes(64), "127.0.0.66", []
+    count = 1000 if site.large else 150
+    async with site.device("known", wrong, address=address) as thief:
+        for _ in range(count * 4 // 5):
+            status, answer = await thief.register()
+            statuses.append(status)
+    for _ in range(count // 5):
+        async with site.device("known", wrong, address=address) as thief:
             status, answer = await thief.register()
             statuses.append(status)
     assert set(statuses) == {401, 429}, set(statuses)
+    assert status == 429
     assert "retry-after=" in answer["topic"]
-    async with site.device("known", site.device_key, address="127.0.0.67") as device:
-        status, _ = await device.register()
-        assert status == 200
-    return f"{statuses.count(401)} times 401, then 429; the true device is assigned from its own address"
-
-
-# --- TPM -------------------------------------------------------------------------------------------------------------
-
-
-def _tpm_body(ek: int, **more: Any) -> dict[str, Any]:
-    keys = [vector for vector in VECTORS["software_ek"] if vector["id"] in ("rsa2048", "p256")]
-    srk = next(vector for vector in VECTORS["public"] if vector["note"] == "srk-rsa2048")
-    encoded = [b64encode(bytes.fromhex(vector["tpm2b_public"])).decode() for vector in (keys[ek], srk)]
-    return {"tpm": {"endorsementKey": encoded[0], "storageRootKey": encoded[1]}, **more}
-
-
-def _enroll_tpm(site: Site, name: str, ek: int) -> None:
-    if name not in site.notes:
-        site.notes[name] = True
-        site.service.enroll(name, attestation_type="tpm", endorsement_key=_tpm_body(ek)["tpm"]["endorsementKey"])
-
-
-async def _challenged(device: Stranger, ek: int = 0) -> dict[str, Any]:
-    status, answer = await device.ask(_tpm_body(ek))
-    assert (status, "authenticationKey" in answer) == (401, True), answer
-    return answer
-
-
-def _wrong_answer(name: str) -> str:
-    return token(name, secrets.token_bytes(32), policy="registration")
-
-
-@case(28, "a challenge answered twice, or on another connection")
-async def challenge_elsewhere(site: Site) -> str:
-    await asyncio.to_thread(_enroll_tpm, site, "tpm-1", 0)
-    async with site.device("tpm-1", password=b"") as first, site.device("tpm-1", password=b"") as second:
-        await _challenged(first)
-        status, elsewhere = await second.ask(_tpm_body(0, authorization=_wrong_answer("tpm-1")))
-        assert (status, "authenticationKey" in elsewhere) == (401, False), elsewhere
-        for _ in range(2):
-            status, twice = await first.ask(_tpm_body(0, authorization=_wrong_answer("tpm-1")))
-            assert (status, "authenticationKey" in twice) == (401, False), twice
-    return "401 three times; a restart voids all (tests/system/tpm)"
-
-
-@case(29, "a wrong answer to a TPM challenge")
-async def wrong_answer(site: Site) -> str:
-    await asyncio.to_thread(_enroll_tpm, site, "tpm-1", 0)
-    async with site.device("tpm-1", password=b"") as device:
-        first = await _challenged(device)
-        status, _ = await device.ask(_tpm_body(0, authorization=_wrong_answer("tpm-1")))
-        assert status == 401
-        second = await _challenged(device)
-    assert first["authenticationKey"] != second["authenticationKey"]
-    return "401, the challenge is gone, the next one differs"
-
-
-@case(30, "the endorsement key of another device")
-async def another_endorsement_key(site: Site) -> str:
-    await asyncio.to_thread(_enroll_tpm, site, "tpm-2", 1)
-    async with site.device("tpm-2", password=b"") as device:
-        status, answer = await device.ask(_tpm_body(0))
-    assert (status, "authenticationKey" in answer) == (401, False), answer
-    return "401 without a challenge, in the audit log"
-
-
-# --- registrations ---------------------------------------------------------------------------------------------------
-
-
-@case(31, "registering again with another key")
-async def another_key(site: Site) -> str:
-    async with site.device("again", address="127.0.0.31") as device:
-        assert (await device.register())[0] == 200
-    async with site.device("again", secrets.token_bytes(64), address="127.0.0.31") as thief:
-        status, _ = await thief.register()
-    assert status == 401
-    return "401"
-
-
-@case(32, "disabled or deleted while it is connected")
-async def withdrawn(site: Site) -> str:
-    async with (
-        site.device("disabled-later", site.device_key) as first,
-        site.device("deleted-later", site.device_key) as second,
+    for name, key, place in (
+        ("known", site.device_key, "127.0.0.67"),
+        ("known", site.device_key, address),
+        ("another-id", None, address),
     ):
-        assert {(await device.register())[0] for device in (first, second)} == {200}
-        await asyncio.to_thread(
-            site.service.command, "enrollment", "update", "disabled-later", "--provisioning-status", "disabled"
-        )
-        await asyncio.to_thread(site.service.command, "enrollment", "delete", "deleted-later", "--yes")
-        _, disabled = await first.register()
-        status, _ = await second.register()
-    assert disabled["status"] == "disabled", disabled
-    assert status == 401
-    return "disabled; 401: on the connections that they had"
-
-
-@case(33, "the operation id of another device")
-async def foreign_operation(site: Site) -> str:
-    async with site.device("owner") as owner, site.device("nosy") as nosy:
-        _, assigned = await owner.register()
-        await nosy.register()
-        status, answer = await nosy.ask(b"", POLL.replace("{operation}", assigned["operationId"]))
-    assert status in (401, 404), answer
-    return str(status)
-
-
-@case(34, "one id registers on many connections at once")
-async def stampede(site: Site) -> str:
-    count = 900 if site.large else 100
-
-    async def one() -> tuple[int, str]:
-        async with site.device("stampede", address="127.0.0.34") as device:
-            status, answer = await device.register()
-            return status, answer.get("registrationState", {}).get("assignedHub", "")
-
-    answers = await asyncio.gather(*(one() for _ in range(count)))
-    hubs = {hub for status, hub in answers if status == 200}
-    assert len(hubs) == 1
-    assert {status for status, _ in answers} <= {200, 429}
-    rows = await asyncio.to_thread(site.service.command, "registration", "list", "-o", "json")
-    assert sum(row["registrationId"] == "stampede" for row in rows) == 1
-    return f"{count} at once: one row, one hub, {sum(status == 429 for status, _ in answers)} times 429"
-
-
-@case(35, "polling as fast as it can")
-async def polling(site: Site) -> str:
-    async with site.device("hasty", address="127.0.0.35") as device:
-        _, assigned = await device.register()
-        topic = POLL.replace("{operation}", assigned["operationId"])
-        asked, status, answer = 0, 200, assigned
-        while status == 200 and asked < 20_000:
-            for number in range(AT_ONCE):
-                device.send(publish(topic.replace("{rid}", str(number)), b"", packet_id=number + 1))
-            for _ in range(AT_ONCE):
-                status, answer = await _next_reply(device)
-            asked += AT_ONCE
-    assert status == 429, (asked, status)
-    assert "retry-after=" in answer["topic"]
-    return f"429 with retry-after after {asked} requests (the allowance here is 6,000 a minute)"
-
-
-async def _next_reply(device: Stranger) -> tuple[int, dict[str, Any]]:
-    while (reply := await device.receive()).kind != PUBLISH:
-        pass
-    if reply.qos:
-        device.send(puback(reply.packet_id))
-    return int(reply.topic.split("/")[3]), {"topic": reply.topic}
+        async with site.device(name, key, address=place) as device:
+            status, _ = await device.register()
+            assert status == 200, (name, place)
+    return (
+        f"{statuses.count(401)} times 401, then 429, on new connections too; the true device is assigned from "
+        "elsewhere and from the same address, and so is another id"
+    )

@@ -9,17 +9,19 @@ import secrets
 import socket
 import ssl
 import time
-from collections.abc import Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import tomlkit
+
 from tests.broker import wire
-from tests.broker.wire import Packet, puback, subscribe
+from tests.broker.wire import PINGREQ, Packet, puback, subscribe
 from tests.certificates import Ca, make_ca, make_leaf
-from tests.system.daemon import ID_SCOPE, Daemon, Service
+from tests.system.daemon import ID_SCOPE, Daemon, Service, run_daemon
 
 REPLIES = "$dps/registrations/res/#"
 REGISTER = "$dps/registrations/PUT/iotdps-register/?$rid={rid}"
@@ -27,6 +29,8 @@ POLL = "$dps/registrations/GET/iotdps-get-operationstatus/?$rid={rid}&operationI
 GOOD_ADDRESS = "127.0.0.77"
 ANSWER_S = 10.0
 SLACK_S = 2.0  # on a busy machine
+PER_MIN = 6000  # requests; 100 a second
+CHALLENGE_S = 4
 
 Case = Callable[["Site"], Awaitable[str]]
 CASES: dict[int, tuple[str, Case]] = {}
@@ -102,19 +106,12 @@ class Site:
         self, *, tls: ssl.SSLContext | None = None, address: str = "127.0.0.1", receive_buffer: int | None = None
     ):
         """A connection that has said nothing."""
-        raw = socket.socket()
-        raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        raw.bind((address, 0))
-        if receive_buffer is not None:
-            raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-        raw.setblocking(False)
-        await asyncio.get_running_loop().sock_connect(raw, self.plain if tls is None else self.tls)
-        reader, writer = await asyncio.open_connection(sock=raw, ssl=tls, server_hostname="localhost" if tls else None)
-        stranger = Stranger(reader, writer)
+        to = self.plain if tls is None else self.tls
+        stranger = Stranger(*await connect_from(address, to, tls=tls, receive_buffer=receive_buffer))
         try:
             yield stranger
         finally:
-            writer.transport.abort()
+            stranger.writer.transport.abort()
 
     @asynccontextmanager
     async def device(
@@ -130,12 +127,27 @@ class Site:
             yield stranger
 
 
+async def connect_from(
+    address: str, to: tuple[str, int], *, tls: ssl.SSLContext | None = None, receive_buffer: int | None = None
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A connection from one of the addresses of loopback."""
+    raw = socket.socket()
+    raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    raw.bind((address, 0))
+    if receive_buffer is not None:
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+    raw.setblocking(False)
+    await asyncio.get_running_loop().sock_connect(raw, to)
+    return await asyncio.open_connection(sock=raw, ssl=tls, server_hostname="localhost" if tls else None)
+
+
 class Stranger:
     """Bytes out, packets in."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader = reader
         self.writer = writer
+        self.last_words = b""
         self._rid = 0
 
     def send(self, data: bytes) -> None:
@@ -164,27 +176,42 @@ class Stranger:
         except asyncio.IncompleteReadError as error:
             raise ConnectionError("closed") from error
 
+    async def linger(self, seconds: float) -> None:
+        """Stay, and ping."""
+        until_s = time.monotonic() + seconds
+        while (left_s := until_s - time.monotonic()) > 0:
+            self.send(PINGREQ)
+            await asyncio.sleep(min(1.0, left_s))
+
     async def closed(self, within_s: float) -> float:
         """Wait until the other side closes; how long it took. AssertionError when it does not."""
         began_at = time.monotonic()
         try:
             async with asyncio.timeout(within_s + SLACK_S):
-                while await self.reader.read(65536):
-                    pass
+                while said := await self.reader.read(65536):
+                    self.last_words += said
         except TimeoutError:
             raise AssertionError(f"still open after {within_s + SLACK_S:.1f} s") from None
         except ConnectionError:
             pass
         return time.monotonic() - began_at
 
-    async def log_in(self, registration_id: str, password: bytes | None, *, expect: int = 0, **options: Any) -> None:
-        """CONNECT, and SUBSCRIBE to the replies when it is accepted."""
+    async def log_in(
+        self,
+        registration_id: str,
+        password: bytes | None,
+        *,
+        expect: int = 0,
+        replies: str | None = REPLIES,
+        **options: Any,
+    ) -> None:
+        """CONNECT, and SUBSCRIBE to the replies when it is accepted and any are expected."""
         username = options.pop("username", None) or user(registration_id)
         self.send(wire.connect(registration_id, username=username, password=password, **options))
         connack = await self.receive()
         assert (connack.kind, connack.body[1]) == (wire.CONNACK, expect), connack
-        if expect == 0:
-            self.send(subscribe(REPLIES))
+        if expect == 0 and replies is not None:
+            self.send(subscribe(replies))
             assert (await self.receive()).body[-1] == 1
 
     async def ask(self, payload: bytes | dict[str, Any], topic: str | None = None) -> tuple[int, dict[str, Any]]:
@@ -233,10 +260,14 @@ def set_up(directory: Path, *, large: bool, connect_s: float, handshake_s: float
     service.limit(
         connect_timeout=f"{connect_s:g}s",
         handshake_timeout=f"{handshake_s:g}s",
-        requests_per_min=6000,
+        requests_per_min=PER_MIN,
+        requests_per_min_per_address=1_000_000,
         keep_alive_max="3s",  # who asks all the time is never so long silent
         connections_per_address=1000 if large else 200,
     )
+    document: Any = tomlkit.parse(service.config_file.read_text())
+    document["attestation"] = {"challenge_ttl": f"{CHALLENGE_S}s"}
+    service.config_file.write_text(tomlkit.dumps(document))
     return service
 
 
@@ -257,3 +288,18 @@ def enroll(service: Service, directory: Path) -> dict[str, Any]:
     make_leaf("pinned", line_b).write(directory, "pinned")
     service.enroll("pinned", certificate_path=directory / "pinned.crt")
     return {"group_key": group_key, "device_key": device_key, "line_a": line_a, "line_b": line_b}
+
+
+@contextmanager
+def second_daemon(site: Site) -> Iterator[Site]:
+    """Another service beside, whose limits are as they are by default; it keeps its state until the next time."""
+    directory = site.directory / "second"
+    if not directory.exists():
+        directory.mkdir()
+        service = Service(directory / "provisiond")
+        service.configure(reply="immediate")
+        service.enroll("known", primary_key_file=site.directory / "device.key")
+        site.notes["second"] = service
+    service = site.notes["second"]
+    with run_daemon(service, quiet=True) as daemon:
+        yield replace(site, service=service, daemon=daemon, directory=directory, notes={})

@@ -9,7 +9,7 @@ from tests.abuse import run
 from tests.abuse.site import CASES, Site, enroll, set_up
 from tests.system.daemon import run_daemon
 
-CONNECT_S, HANDSHAKE_S = 1.0, 1.5
+CONNECT_S, HANDSHAKE_S = 3.0, 4.0
 MEMORY_MAX_MIB = 50
 
 
