@@ -42,6 +42,7 @@ class HubRecord:
         share: part of new devices that it gets under `hashed` now, 0 to 1.
         draining: an operator drains it.
         counts: registrations by status.
+        departing: identities that devices have left there, and that are to go.
         observed: what the daemon has seen of it: `state`, `latencyMs`, `waiting`, `ratePerS`, `drift`, `error`,
             `seenAt`; empty for one that nobody has looked at yet.
     """
@@ -50,6 +51,7 @@ class HubRecord:
     share: float
     draining: bool
     counts: Mapping[RegistrationStatus, int]
+    departing: int = 0
     observed: Mapping[str, JSONValue] = field(default_factory=dict)
 
     @property
@@ -92,7 +94,7 @@ class Hubs:
         """Every configured hub, in the order of the configuration."""
         draining = await self._store.draining_hubs()
         counts = await self._store.count_by_hub()
-        observations = await self._store.hub_observations()
+        observations, departing = await self._store.hub_observations(), await self._store.count_departing()
         seen = [as_seen(hub, draining, counts, observations) for hub in self._hubs]
         total = sum(hub.weight for hub in seen if _takes_devices(hub))
         return [
@@ -101,6 +103,7 @@ class Hubs:
                 share=hub.weight / total if _takes_devices(hub) else 0.0,
                 draining=hub.name in draining,
                 counts=counts.get(hub.name, {}),
+                departing=departing.get(hub.name, 0),
                 observed={} if hub.immediate else observations.get(hub.name, {}),
             )
             for hub in seen

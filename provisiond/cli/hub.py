@@ -112,7 +112,9 @@ def add(
 def remove(
     name: Name,
     plan: Plan = False,
-    force: Annotated[bool, typer.Option("--force", help="Although devices are still on it.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Although devices are on it, or have left something there.")
+    ] = False,
     yes: Yes = False,
     output: Output = None,
     config: Config = None,
@@ -126,6 +128,13 @@ def remove(
     if moves and not force:
         print_error(f"{len(moves)} devices are on {record.hub.name}; drain it first, or use --force")
         suggest(f"{command(config)} hub drain {record.hub.name}")
+        raise typer.Exit(ExitCode.CONFLICT)
+    if record.departing and not force:
+        # Nobody would take them away any more, and their devices could connect there for ever.
+        print_error(
+            f"{record.departing} devices have left {record.hub.name}, and their identities are still to go from there; "
+            "wait until that is done, or use --force"
+        )
         raise typer.Exit(ExitCode.CONFLICT)
     confirm(f"Remove hub {record.hub.name} from the configuration?", yes=yes)
     file = _configuration_file(config)
@@ -245,6 +254,7 @@ def _to_json(record: HubRecord) -> dict[str, Any]:
         "share": f"{record.share:.1%}",
         "assigned": record.counts.get(RegistrationStatus.ASSIGNED, 0),
         "assigning": record.counts.get(RegistrationStatus.ASSIGNING, 0),
+        "leaving": record.departing,
         "latencyMs": hub.latency_ms,
         "draining": record.draining,
         **{key: observed[key] for key in ("waiting", "ratePerS", "drift", "error", "seenAt") if key in observed},

@@ -40,6 +40,10 @@ class OutboxStore(Protocol):
         """
         ...
 
+    async def count_departing(self) -> Mapping[str, int]:
+        """How much is to go from each hub, now or later, by name."""
+        ...
+
     async def awaited_arrivals(self, hub: str, *, limit: int) -> Sequence[Retirement]:
         """What devices have left elsewhere that goes as soon as they were seen at this hub."""
         ...

@@ -86,6 +86,12 @@ def departing_devices(connection: sqlite3.Connection, hub_names: Collection[str]
     return frozenset(device_key.decode() for (device_key,) in found)
 
 
+def count_departing(connection: sqlite3.Connection) -> dict[str, int]:
+    """How much is to go from each hub, now or later."""
+    found = connection.execute("SELECT hub, count(*) FROM retirement GROUP BY hub")
+    return {hub.decode(): total for hub, total in found}
+
+
 def awaited(connection: sqlite3.Connection, hub: str, *, limit: int) -> list[Retirement]:
     """Up to `limit` identities elsewhere that go as soon as their devices were seen at this hub."""
     columns = ", ".join(f"retirement.{column}" for column in _COLUMNS.split(", "))

@@ -41,6 +41,10 @@ class SqliteOutboxStore(Hops):
         """What a registration still has at hubs that it is to go from; raises StoreUnavailable."""
         return await self._look(partial(hubs.departures_of, registration_key=registration_key))
 
+    async def count_departing(self) -> Mapping[str, int]:
+        """How much is to go from each hub, now or later; raises StoreUnavailable."""
+        return await self._ask(hubs.count_departing)
+
     async def departing_devices(self, hub_names: Collection[str]) -> frozenset[str]:
         """Lower-case ids of the devices that are to go from these hubs; raises StoreUnavailable."""
         return await self._ask(partial(hubs.departing_devices, hub_names=tuple(hub_names)))

@@ -2,7 +2,8 @@
 
 import pytest
 
-from provisiond.model import RegistrationStatus
+from provisiond.model import RegistrationStatus, Retirement
+from tests.fakes_decision import NOW
 from tests.store.records import make_registration
 
 
@@ -119,5 +120,14 @@ def test_the_plan_says_which_devices_would_move_where_and_moves_none(two_hubs):
 def test_a_hub_with_devices_is_removed_by_force_only(two_hubs):
     two_hubs.store(make_registration("one", hub="other"))
     assert "1 devices are on other" in two_hubs("hub", "remove", "other", "--yes", expect=4).stderr
+    two_hubs("hub", "remove", "other", "--yes", "--force")
+    assert names(two_hubs) == ["local"]
+
+
+def test_a_hub_that_devices_have_left_something_at_is_removed_by_force_only(two_hubs):
+    left = Retirement(hub="other", device_id="one", registration_id="one", due_at=NOW, grace_s=60)
+    two_hubs.store(make_registration("one", hub="local"), retire=left)
+    assert two_hubs("hub", "show", "other", "-o", "json").json["leaving"] == 1
+    assert "1 devices have left other" in two_hubs("hub", "remove", "other", "--yes", expect=4).stderr
     two_hubs("hub", "remove", "other", "--yes", "--force")
     assert names(two_hubs) == ["local"]
