@@ -21,7 +21,7 @@ from provisiond.cli.exit_codes import ExitCode
 from provisiond.cli.import_report import ImportReport
 from provisiond.cli.output import Output, OutputFormat, note, plain, print_record, suggest
 from provisiond.cli.session import Config, command, load, make_admin, open_store
-from provisiond.errors import InvalidArgument
+from provisiond.errors import AdminError, InvalidArgument
 from provisiond.protocols.bulk import BulkFormat, Row, read_bulk
 from provisiond.store.staging import BulkTables, ImportStaging
 
@@ -65,7 +65,12 @@ def import_(
     where = report or _report_beside(file)
     options = ImportOptions(on_conflict=on_conflict, dry_run=dry_run, keep_going=keep_going)
     with _opened(file) as stream, ImportReport(where, resume=resume) as written:
-        result = asyncio.run(_import(config, stream, form, options, written))
+        try:
+            result = asyncio.run(_import(config, stream, form, options, written))
+        except AdminError:  # this is no file of enrollments
+            if report is None and where is not None and not where.stat().st_size:
+                where.unlink()
+            raise
     _finish(file, result, options, written, output, command(config), form)
     if report is None and where is not None and not _is_told(result, written):
         where.unlink()

@@ -50,10 +50,7 @@ class ImportReport:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if self._stream is not None:
-            is_empty = self._stream.tell() == 0
             self._stream.close()
-            if kind is not None and is_empty and self.path is not None:
-                self.path.unlink(missing_ok=True)
 
     @property
     def settled(self) -> int:
