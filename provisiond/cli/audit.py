@@ -244,8 +244,22 @@ def _lines(stream: IO[bytes]) -> Iterator[bytes]:
 async def _export(settings: Settings, stream: IO[str]) -> int:
     verifier, _ = _verifier(settings, None)
     public_key = verifier.public_key if verifier else None
-    async with await SqliteStore.open(settings.database_file, read_only=True) as store:
-        return await store.read_aside(partial(write_export, write=stream.write, public_key=public_key))
+    failures: list[OSError] = []
+
+    def write(line: str) -> None:
+        try:
+            stream.write(line)
+        except OSError as error:
+            failures.append(error)
+            raise
+
+    try:
+        async with await SqliteStore.open(settings.database_file, read_only=True) as store:
+            return await store.read_aside(partial(write_export, write=write, public_key=public_key))
+    except StoreUnavailable:
+        if failures:  # not the database's
+            raise failures[0] from None
+        raise
 
 
 def _verifier(settings: Settings, key: bytes | None) -> tuple[CheckpointVerifier | None, str]:

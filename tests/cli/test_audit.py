@@ -4,9 +4,12 @@ import asyncio
 import json
 import sqlite3
 import stat
+import subprocess
+import sys
 import threading
 from contextlib import closing
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
@@ -167,6 +170,19 @@ def test_an_export_without_a_checkpoint_is_nobodys(audited, tmp_path):
     ended = audited("audit", "verify", "--file", export, "--public-key", key)
     assert ended.json["signedUpTo"] == 9 and "not signed yet are the newest 1;" in ended.stderr
     assert "not signed yet are the newest 1;" in audited("audit", "verify").stderr
+
+
+def test_who_reads_an_export_may_have_seen_enough_and_a_full_disk_is_not_the_databases(gateway):
+    commit(gateway, *(record(number, reason="x" * 2000) for number in range(1, 100)))
+    command = [sys.executable, "-m", "provisiond", "-c", str(gateway.config), "audit", "export"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.wait(timeout=20) == 0
+        assert b"error" not in process.stderr.read()
+    with Path("/dev/full").open("wb") as full:
+        ended = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, timeout=20, check=False)
+    assert ended.returncode == 1 and b"error: No space left on device" in ended.stderr
 
 
 def test_a_table_names_the_group_that_was_changed(gateway):
