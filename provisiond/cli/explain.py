@@ -6,6 +6,7 @@ import sys
 from base64 import b64decode
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
+from itertools import zip_longest
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -258,6 +259,13 @@ def _hubs_to_json(explanation: Explanation) -> Iterator[dict[str, Any]]:
         }
 
 
+def _without_repetition(trace: Sequence[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
+    """The checks but for one that failed and is told again below under the name of the finding, which docs explain."""
+    for check, following in zip_longest(trace, trace[1:]):
+        if check["passed"] or following is None or following["finding"] != check["finding"]:
+            yield check
+
+
 def _print_story(body: Mapping[str, Any], *, would: bool) -> None:
     """For a person: the answer first, then how it came about, then what to do."""
     bold, plain_again = ("\x1b[1m", "\x1b[0m") if sys.stdout.isatty() else ("", "")
@@ -268,7 +276,7 @@ def _print_story(body: Mapping[str, Any], *, would: bool) -> None:
     _print_enrollments(body)
     if body["trace"]:
         print(f"\n{bold}checks{plain_again}")
-    for check in body["trace"]:
+    for check in _without_repetition(body["trace"]):
         clause = f"  [{check['clause']}]" if check["clause"] else ""
         print(plain(f"  {'ok  ' if check['passed'] else 'FAIL'}  {check['check']}: {check['finding']}{clause}"))
     _print_hubs(body, bold, plain_again)

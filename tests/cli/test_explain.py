@@ -14,8 +14,9 @@ from provisiond.attestation.tpm import derive_registration_id
 from provisiond.model import AuditRecord, Check, EnrollmentKind
 from provisiond.ports import Write
 from provisiond.store import SqliteStore
+from tests import certificates
 from tests.attestation import tpm_vectors
-from tests.certificates import make_ca, make_leaf
+from tests.certificates import DAY, make_ca, make_leaf
 from tests.fakes_decision import NOW
 from tests.store.records import make_registration
 
@@ -132,6 +133,17 @@ def test_a_chain_of_a_group_is_judged_as_if_the_device_held_its_key(gateway, tmp
         "explain", "--registration-id", "sensor-8", "--certificate-path", tmp_path / "leaf.der", expect=5
     ).json
     assert "common-name-mismatch" in failed(body)
+
+
+def test_a_person_reads_a_failed_check_once(gateway, tmp_path):
+    ca = make_ca("Line")
+    (tmp_path / "ca.pem").write_bytes(ca.pem)
+    gateway("enrollment-group", "create", "line", "--certificate-path", tmp_path / "ca.pem")
+    expired = make_leaf("pump-1", ca, not_before=certificates.NOW - 9 * DAY, not_after=certificates.NOW - DAY)
+    (tmp_path / "pump-1.pem").write_bytes(expired.pem)
+    words = ("--registration-id", "pump-1", "--certificate-path", tmp_path / "pump-1.pem")
+    story = gateway("explain", *words, "-o", "table", expect=5).stdout
+    assert [line.split(":")[0] for line in story.splitlines() if "FAIL" in line] == ["  FAIL  certificate-expired"]
 
 
 def test_an_endorsement_key_is_enough_for_a_tpm(gateway):
