@@ -57,7 +57,7 @@ async def accept(
         InvalidArgument: several wait under this id, or the words are another device's, or it cannot be enrolled.
         AlreadyExists: the id was enrolled meanwhile.
     """
-    device = await find(queue, registration_id, fingerprint=fingerprint)
+    device = await find(queue, registration_id, fingerprint=fingerprint, or_rejected=True)
     enrollment = options(enrollment_of(device, admin.now))
     change = admin.prepare_enrollment(enrollment)
     await queue.accept(change.enrollment, change.audit)
@@ -73,14 +73,22 @@ async def reject(admin: Admin, queue: PendingQueue, registration_id: str, *, fin
     return device
 
 
-async def find(queue: PendingQueue, registration_id: str, *, fingerprint: str | None) -> PendingDevice:
-    """The device that waits under an id.
+async def find(
+    queue: PendingQueue, registration_id: str, *, fingerprint: str | None, or_rejected: bool = False
+) -> PendingDevice:
+    """The device that waits under an id; with `or_rejected`, one that was rejected as well, when its words are given.
 
     Raises:
         RecordNotFound: none does.
         InvalidArgument: several do, or it has other words.
     """
-    waiting = await queue.list(registration_key=registration_id.lower())
+    waiting = list(await queue.list(registration_key=registration_id.lower()))
+    rejected = list(await queue.list(registration_key=registration_id.lower(), rejected=True)) if or_rejected else []
+    if fingerprint is not None:
+        waiting += rejected
+    if not waiting and rejected:
+        words = six_words(rejected[0].evidence)
+        raise RecordNotFound(f"{registration_id} was rejected; to accept it all the same: --fingerprint {words}")
     if not waiting:
         raise RecordNotFound(
             f"no device waits as {registration_id}; `provisiond registration list --pending` shows all"

@@ -136,7 +136,7 @@ async def _accept(
     yes: bool,
 ) -> None:
     async with _queue(config) as (admin, queue):
-        device = await approval.find(queue, registration_id, fingerprint=words)
+        device = await approval.find(queue, registration_id, fingerprint=words, or_rejected=True)
         if words is None:
             confirm(f"Does the device say: {six_words(device.evidence)}?", yes=yes)
         enrollment = await approval.accept(

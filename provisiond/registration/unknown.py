@@ -3,7 +3,8 @@
 from dataclasses import replace
 from typing import Final
 
-from provisiond.errors import AttestationError, DeviceFault
+from provisiond.attestation.enrollable_certificate import check_enrollable_client_certificate
+from provisiond.errors import AttestationError, DeviceFault, InvalidArgument
 from provisiond.model import (
     AttestationType,
     AuditRecord,
@@ -50,7 +51,7 @@ def await_operator(
     if facts.individual is not None or found is None or not isinstance(fault, AttestationError):
         return refused
     attestation_type, evidence = found
-    if fault.finding not in _UNKNOWN[attestation_type]:
+    if fault.finding not in _UNKNOWN[attestation_type] and not _may_be_pinned(fault, request, evidence, context):
         return refused
     audit: AuditRecord | None = refused.audit
     return replace(
@@ -68,6 +69,17 @@ def await_operator(
             tracking_id=context.tracking_id,
         ),
     )
+
+
+def _may_be_pinned(fault: AttestationError, request: RegisterRequest, evidence: bytes, context: Context) -> bool:
+    """Whether a certificate that calls itself a CA, as plain `openssl req -x509` has it, can be enrolled itself."""
+    if fault.finding != "certificate-is-ca":
+        return False
+    try:
+        check_enrollable_client_certificate(evidence, context.now, registration_id=request.claimed_id)
+    except InvalidArgument:
+        return False
+    return True
 
 
 def _is_proved(attestation_type: AttestationType, possession: Possession) -> bool:

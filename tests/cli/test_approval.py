@@ -99,7 +99,15 @@ def test_a_rejected_device_is_out_of_sight(waiting):
     assert [one["registrationId"] for one in waiting("registration", "list", "--pending").json] == ["tpm-1"]
     assert [one["registrationId"] for one in waiting("registration", "list", "--rejected").json] == ["sensor-7"]
     assert waiting.audit()[-1].event == "registration.reject"
-    assert "no device waits" in waiting("registration", "accept", "sensor-7", "--yes", expect=3).stderr
+    assert "was rejected" in waiting("registration", "accept", "sensor-7", "--yes", expect=3).stderr
+
+
+def test_a_device_that_was_rejected_may_be_accepted_by_its_words(waiting):
+    words = words_of(waiting, "sensor-7")
+    waiting("registration", "reject", "sensor-7", "--yes")
+    assert f"--fingerprint {words}" in waiting("registration", "accept", "sensor-7", "--yes", expect=3).stderr
+    waiting("registration", "accept", "sensor-7", "--fingerprint", words)
+    assert waiting("registration", "list", "--rejected").json == []
 
 
 def test_what_could_not_be_provisioned_is_not_accepted(waiting):

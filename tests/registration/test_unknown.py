@@ -4,6 +4,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
+from cryptography import x509
 
 from provisiond.model import (
     AttestationType,
@@ -43,7 +44,14 @@ def chain(leaf=LEAF):
     return Evidence(unverified_chain=leaf.chain, possession=Possession.TLS)
 
 
-@pytest.mark.parametrize("leaf", [LEAF, make_leaf("Dev-1")], ids=["of a CA", "self-signed"])
+AS_OPENSSL_DOES = make_leaf(
+    "Dev-1", usages=(), without=(x509.KeyUsage,), extensions=[(x509.BasicConstraints(ca=True, path_length=None), True)]
+)
+
+
+@pytest.mark.parametrize(
+    "leaf", [LEAF, make_leaf("Dev-1"), AS_OPENSSL_DOES], ids=["of a CA", "self-signed", "self-signed by openssl req"]
+)
 def test_a_device_with_a_certificate_waits_with_what_it_has_shown(leaf):
     decision = decide(chain(leaf))
     assert decision.outcome is decision.audit.outcome is Outcome.PENDING
@@ -75,10 +83,11 @@ def test_the_device_hears_what_every_refused_device_hears():
         (chain(), {"enrollment": individual("Dev-1", certificates(make_leaf("Dev-1")))}),
         (chain(make_leaf("Dev-2")), {}),
         (chain(make_leaf("Dev-1", not_after=NOW - timedelta(days=1), not_before=NOW - timedelta(days=9))), {}),
+        (chain(make_ca("Dev-1", make_ca("Nobody"))), {}),
         (Evidence(sas_token=token()), {}),
         (Evidence(), {}),
     ],
-    ids=["switched off", "disabled", "another certificate", "another id", "expired", "token", "nothing"],
+    ids=["switched off", "disabled", "another certificate", "another id", "expired", "a CA", "token", "nothing"],
 )
 def test_what_an_operator_has_decided_or_an_enrollment_would_not_mend_does_not_wait(evidence, options):
     decision = decide(evidence, **options)
