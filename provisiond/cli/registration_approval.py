@@ -119,8 +119,11 @@ def fingerprint(
 
 async def list_pending(config: Path | None, output: OutputFormat | None, *, rejected: bool) -> None:
     """Print the devices that wait, or were rejected, oldest first."""
-    async with _queue(config) as (_, queue):
-        found = await queue.list(rejected=rejected)
+    settings = load(config).settings
+    async with await open_store(settings) as store:
+        found = await PendingDevices(store).list(rejected=rejected)
+    if not rejected and len(found) >= settings.registration.pending_devices:
+        note("note: the list is full, so that no other device can wait; accept or reject some")
     print_records([_body(device) for device in found], _COLUMNS, output)
     if found and not rejected:
         suggest(f"compare the words, then: {command(config)} registration accept {found[0].registration_id}")

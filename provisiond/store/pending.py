@@ -35,7 +35,7 @@ def put(connection: sqlite3.Connection, device: PendingDevice, *, limits: Pendin
     total, of_id = connection.execute(
         "SELECT count(*), count(*) FILTER (WHERE registration_key = ?) FROM pending_device", (key,)
     ).fetchone()
-    if total >= limits.devices or of_id >= PER_ID_MAX:
+    if of_id >= PER_ID_MAX or (total >= limits.devices and not _forget_rejected(connection)):
         return False
     connection.execute(
         f"INSERT INTO pending_device (registration_key, evidence_hash, {_COLUMNS})"  # noqa: S608 - constants
@@ -54,6 +54,15 @@ def put(connection: sqlite3.Connection, device: PendingDevice, *, limits: Pendin
         ),
     )
     return True
+
+
+def _forget_rejected(connection: sqlite3.Connection) -> bool:
+    """Make room for one that nobody has looked at yet; False when none was rejected."""
+    forgotten = connection.execute(
+        "DELETE FROM pending_device WHERE (registration_key, evidence_hash) = (SELECT registration_key, evidence_hash"
+        " FROM pending_device WHERE rejected ORDER BY last_seen_at_s LIMIT 1)"
+    )
+    return bool(forgotten.rowcount)
 
 
 def load(connection: sqlite3.Connection, *, registration_key: str | None, rejected: bool) -> list[PendingDevice]:

@@ -110,6 +110,13 @@ def test_a_device_that_was_rejected_may_be_accepted_by_its_words(waiting):
     assert waiting("registration", "list", "--rejected").json == []
 
 
+def test_a_full_list_says_so(waiting):
+    assert "full" not in waiting("registration", "list", "--pending").stderr
+    text = waiting.config.read_text()
+    waiting.config.write_text(text.replace("[log]", "[registration]\npending_devices = 2\n\n[log]"))
+    assert "the list is full" in waiting("registration", "list", "--pending").stderr
+
+
 def test_what_could_not_be_provisioned_is_not_accepted(waiting):
     async def put():
         async with await SqliteStore.open(waiting.directory / "state/provisiond.db") as store:

@@ -60,6 +60,18 @@ async def test_there_is_room_for_so_many_and_for_fewer_of_one_id(store, queue):
     assert await store.put_pending(device("b"), limits=LIMITS), "who waits already may come back"
 
 
+async def test_who_was_rejected_makes_room_longest_unseen_first(store, queue):
+    for number in range(LIMITS.devices):
+        await store.put_pending(device(f"p-{number}", at=AT + timedelta(seconds=number)), limits=LIMITS)
+    for number in (3, 2):
+        (found,) = await queue.list(registration_key=f"p-{number}")
+        await queue.reject(found, make_audit())
+    assert await store.put_pending(device("new-1"), limits=LIMITS)
+    assert [one.registration_id for one in await queue.list(rejected=True)] == ["p-3"]
+    assert await store.put_pending(device("new-2"), limits=LIMITS)
+    assert not await store.put_pending(device("new-3"), limits=LIMITS)
+
+
 async def test_who_is_not_seen_any_more_makes_room(store, queue):
     await store.put_pending(device("old"), limits=LIMITS)
     await store.put_pending(device("new", at=AT + timedelta(seconds=3601)), limits=LIMITS)
