@@ -34,6 +34,7 @@ from provisiond.outbox import HubWork
 from provisiond.pipeline import Pipeline
 from provisiond.policy import service_policy
 from provisiond.ports import FactsQuery
+from provisiond.private_files import make_private_directory
 from provisiond.protocols.timestamps import format_timestamp
 from provisiond.revocation_list import FILE_NAME, RevocationListFile, RevocationListKeeper
 from provisiond.sampler import Sampler
@@ -191,7 +192,7 @@ class Daemon:
     async def _start(self, resources: contextlib.AsyncExitStack) -> None:
         settings = self._settings
         raise_file_limit(settings.broker.limits.max_connections)
-        settings.service.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private_directory(settings.service.state_dir)
         self._store = await resources.enter_async_context(await SqliteStore.open(settings.database_file))
         watching = HubObservers(
             HubLogObserver(), HubMetrics(self._metrics.registry), AssignmentObserver(self._audience)

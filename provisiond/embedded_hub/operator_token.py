@@ -6,11 +6,11 @@ from typing import Final
 
 from provisiond.errors import ConfigurationError
 from provisiond.ports import Entropy
+from provisiond.private_files import create_private
 
 FILE_NAME: Final = "operator.token"
 _SIZE_BYTES: Final = 32
 _MAX_LENGTH: Final = 256
-_MODE: Final = 0o600
 _ACCESSIBLE_TO_OTHERS: Final = 0o007
 
 
@@ -45,7 +45,7 @@ def make_operator_token(state_dir: Path, entropy: Entropy) -> str:
     part = path.with_name(f".{FILE_NAME}.{os.getpid()}")
     try:
         if not path.exists():
-            with os.fdopen(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, _MODE), "w") as file:
+            with os.fdopen(create_private(part), "w") as file:
                 file.write(f"{entropy.token_bytes(_SIZE_BYTES).hex()}\n")
                 file.flush()
                 os.fsync(file.fileno())  # or a power cut leaves an empty file of that name

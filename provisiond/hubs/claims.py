@@ -2,8 +2,11 @@
 
 import fcntl
 import os
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
+
+from provisiond.private_files import create_private, make_private_directory
 
 
 class FileClaims:
@@ -45,7 +48,10 @@ class FileClaims:
         # Hub names are configured; their hash is a file name whatever they are.
         name = f"hub-{sha256(hub.encode()).hexdigest()[:16]}.lock"
         try:
-            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            return os.open(self._directory / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            make_private_directory(self._directory)
+            file = self._directory / name
+            with suppress(FileExistsError):
+                os.close(create_private(file))
+            return os.open(file, os.O_RDWR | os.O_CLOEXEC)
         except OSError:
             return None

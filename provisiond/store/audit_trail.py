@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from provisiond.errors import CorruptRecord, StoreUnavailable
 from provisiond.model import AuditRecord
+from provisiond.private_files import create_private
 from provisiond.store import audit, checkpoints, rows
 from provisiond.store.audit import AuditVerdict
 from provisiond.store.checkpoints import Checkpoint, CheckpointSigner, CheckpointVerifier
@@ -281,7 +282,7 @@ def write_head_file(directory: Path, head: ChainHead, checkpoint: Checkpoint) ->
     try:
         with suppress(FileNotFoundError):
             part.unlink()
-        descriptor = os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+        descriptor = create_private(part)
         try:
             os.write(descriptor, json.dumps(body, indent=2).encode() + b"\n")
             os.fsync(descriptor)

@@ -13,6 +13,7 @@ from typing import Final
 
 from provisiond.errors import CorruptRecord, InvalidArgument, StoreUnavailable
 from provisiond.model import EnrollmentKind
+from provisiond.private_files import create_private
 from provisiond.store import audit, devices, enrollments, rows, schema
 from provisiond.store.connection import FATAL_CODES, connect_here, primary_code, transaction, unavailable
 
@@ -35,7 +36,7 @@ def write_backup(connection: sqlite3.Connection, database: Path, target: Path) -
     """
     if target.exists() and target.samefile(database):
         raise InvalidArgument(f"{target} is the database itself")
-    with _written_beside(target) as part:
+    with _written_beside(target, for_service=False) as part:
         _copy(connection, part)
 
 
@@ -49,7 +50,7 @@ def restore_backup(source: Path, target: Path) -> None:
         StoreUnavailable: the backup is damaged or no backup; the database is in use; the disk failed.
     """
     try:
-        with closing(connect_here(source, read_only=True)) as backup, _written_beside(target) as part:
+        with closing(connect_here(source, read_only=True)) as backup, _written_beside(target, for_service=True) as part:
             _require_sound(backup, source)
             _copy(backup, part)
             _set_aside(target)
@@ -180,12 +181,17 @@ def _copy(connection: sqlite3.Connection, path: Path) -> None:
 
 
 @contextmanager
-def _written_beside(target: Path) -> Iterator[Path]:
-    """Give a new file in the same directory, which takes the target's name once it is on disk."""
+def _written_beside(target: Path, *, for_service: bool) -> Iterator[Path]:
+    """Give a new file in the same directory, which takes the target's name once it is on disk.
+
+    Args:
+        target: the name.
+        for_service: made by root, it belongs to whom the directory belongs to; a backup is of who makes it.
+    """
     part = target.with_name(f".{target.name}.{os.getpid()}.part")
     part.unlink(missing_ok=True)
     try:
-        os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        os.close(create_private(part) if for_service else os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
         yield part
         _fsync(part)
         part.replace(target)

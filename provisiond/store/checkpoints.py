@@ -30,6 +30,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from provisiond.errors import InvalidArgument, StoreUnavailable
+from provisiond.private_files import create_private
 
 KEY_FILE_NAME: Final = "audit-signing.key"
 
@@ -191,7 +192,7 @@ def _write_new(path: Path, key: Ed25519PrivateKey) -> None:
     pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     part.unlink(missing_ok=True)
-    descriptor = os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+    descriptor = create_private(part)
     try:
         os.write(descriptor, pem)
         os.fsync(descriptor)

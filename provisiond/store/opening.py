@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from provisiond.errors import StoreUnavailable
+from provisiond.private_files import create_private, make_private_directory
 from provisiond.store import rows, schema
 from provisiond.store.connection import transaction
 
@@ -22,9 +23,9 @@ def require_file(path: Path, *, create: bool) -> None:
     """
     try:
         if create:
-            path.parent.mkdir(mode=0o700, exist_ok=True)
+            make_private_directory(path.parent)
             with suppress(FileExistsError):
-                os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+                os.close(create_private(path))
         if path.stat().st_mode & _ACCESSIBLE_TO_OTHERS:
             raise StoreUnavailable(f"the database {path} holds keys and is accessible to everyone: chmod o= {path}")
         _require_whole(path)

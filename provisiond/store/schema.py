@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from provisiond.errors import SchemaTooNew, StoreUnavailable
+from provisiond.private_files import create_private
 from provisiond.store.connection import transaction
 
 APPLICATION_ID: Final = 0x70726F76
@@ -116,7 +117,7 @@ def _statements(script: str) -> Iterator[str]:
 
 def _copy(connection: sqlite3.Connection, path: Path) -> None:
     path.unlink(missing_ok=True)  # of a migration that failed before
-    os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+    os.close(create_private(path))
     target = sqlite3.connect(path)
     try:
         connection.backup(target)
