@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from provisiond.cli.output import Output, OutputFormat, note, print_record, print_records, resolve_format, suggest
-from provisiond.cli.session import Config, command, load
+from provisiond.cli.session import Config, load, start_command
 from provisiond.errors import ConfigurationError
 from provisiond.settings import Settings
 from provisiond.settings.example import render_example, to_toml
@@ -32,7 +32,7 @@ def check(config: Config = None) -> None:
         if not hub.is_embedded:
             asyncio.run(hub.to_connector().aclose())
     note(f"{loaded.file or 'the default configuration'}: ok")
-    suggest(f"{command(config)} run")
+    suggest(start_command(config))
 
 
 @app.command("show", epilog="Example: provisiond config show -o json")

@@ -11,11 +11,12 @@ import typer
 from provisiond.cli.enrolled_records import Yes
 from provisiond.cli.exit_codes import ExitCode
 from provisiond.cli.output import Output, confirm, note, print_record, suggest
-from provisiond.cli.session import Config, actor, command, load, open_store
+from provisiond.cli.session import Config, actor, command, load, open_store, start_command
 from provisiond.cli.written_files import require_place
 from provisiond.errors import AdminError, InvalidArgument, RecordNotFound
 from provisiond.model import AuditRecord
 from provisiond.ports import Write
+from provisiond.private_files import make_private_directory
 from provisiond.settings import Settings
 from provisiond.store import SqliteStore
 from provisiond.store.audit_trail import AuditTrail
@@ -83,11 +84,11 @@ def restore(
             "to restore it all the same: --accept-unrevoke, then disable them again before the daemon runs"
         )
     confirm(f"Replace {target} by {file}?", yes=yes)
-    target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_private_directory(target.parent)
     restore_backup(file, target)
     note(f"{target}: restored from {file}; what was there is {target.name}.before-restore")
     asyncio.run(_record_restore(settings, file, undone))
-    suggest(f"{command(config)} db check, then {command(config)} run")
+    suggest(f"{command(config)} db check, then {start_command(config)}")
 
 
 @app.command("check", epilog="Example: provisiond db check -o json")

@@ -15,7 +15,7 @@ from provisiond.cli.operator_link import DaemonUnreachable, open_link
 from provisiond.cli.output import Output, OutputFormat, confirm, note, print_record, print_records, suggest
 from provisiond.cli.revoking import open_devices, prove
 from provisiond.cli.secret_files import read_object
-from provisiond.cli.session import Config, command, load
+from provisiond.cli.session import Config, command, load, start_command
 from provisiond.errors import InvalidArgument, MalformedRequest
 from provisiond.model import AuditRecord, JSONValue
 from provisiond.protocols.device_api import device_to_json
@@ -248,7 +248,7 @@ async def _is_running(settings: Settings, config: Path | None) -> bool:
         async with open_link(settings, config):
             return True
     except DaemonUnreachable:
-        note(f"the daemon does not run, so no device is connected: {command(config)} run")
+        note(f"the daemon does not run, so no device is connected: {start_command(config)}")
         return False
 
 

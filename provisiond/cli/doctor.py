@@ -15,12 +15,13 @@ from cryptography import x509
 
 from provisiond.cli.doctor_hubs import examine_certificate_hubs, examine_revocation_list
 from provisiond.cli.doctor_machine import clock_is_synchronized, examine_clock, examine_tpm_devices
+from provisiond.cli.doctor_service import examine_service_user
 from provisiond.cli.doctor_store import examine_operations
 from provisiond.cli.exit_codes import ExitCode
 from provisiond.cli.finding import Finding
 from provisiond.cli.output import Output, OutputFormat, plain, print_records, resolve_format
 from provisiond.cli.reachability import is_listening, is_open
-from provisiond.cli.session import Config, command, load
+from provisiond.cli.session import Config, command, load, start_command
 from provisiond.errors import AdminError, ConfigurationError, StoreError
 from provisiond.local_ca import load_root_certificate
 from provisiond.settings import Listener, Settings
@@ -64,6 +65,7 @@ def _examine(config: Path | None) -> Iterator[Finding]:
     yield from examine_clock(now, is_synchronized=clock_is_synchronized())
     yield from _examine_files(settings, config, now)
     yield from _examine_state(settings, config)
+    yield from examine_service_user(settings, loaded.file)
     yield from _examine_database(settings, config)
     yield from _examine_ca(settings, config, now)
     yield from examine_revocation_list(settings, command(config), now)
@@ -71,7 +73,7 @@ def _examine(config: Path | None) -> Iterator[Finding]:
         yield from _examine_listener(listener, settings, config)
     yield from _examine_broker(settings)
     yield from examine_certificate_hubs(settings)
-    yield from examine_operations(settings, command(config), now)
+    yield from examine_operations(settings, command(config), start_command(config), now)
     yield from _examine_limits(settings)
     yield from _examine_tpm(settings)
     yield from examine_tpm_devices()
@@ -93,7 +95,7 @@ def _examine_state(settings: Settings, config: Path | None) -> Iterator[Finding]
     directory = settings.service.state_dir
     if not directory.is_dir():
         text = f"{directory} is not there yet"
-        yield Finding(level="warn", subject="state", text=text, mend=f"{command(config)} run makes it")
+        yield Finding(level="warn", subject="state", text=text, mend=start_command(config))
         return
     mode = stat.S_IMODE(directory.stat().st_mode)
     free_bytes = shutil.disk_usage(directory).free
@@ -111,7 +113,7 @@ def _examine_database(settings: Settings, config: Path | None) -> Iterator[Findi
     file = settings.database_file
     if not file.exists():
         text = f"{file} is not there yet"
-        yield Finding(level="warn", subject="database", text=text, mend=f"{command(config)} run makes it")
+        yield Finding(level="warn", subject="database", text=text, mend=start_command(config))
         return
 
     async def look() -> tuple[str, ...]:
@@ -156,7 +158,7 @@ def _examine_listener(listener: Listener, settings: Settings, config: Path | Non
         yield Finding(level="ok", subject=subject, text=f"{listener.bind} answers")
     else:
         text = f"nothing answers at {listener.bind}"
-        yield Finding(level="warn", subject=subject, text=text, mend=f"{command(config)} run")
+        yield Finding(level="warn", subject=subject, text=text, mend=start_command(config))
     names = _certificate_names(listener)
     here = [hub.host for hub in settings.hubs if hub.is_embedded]
     missing = [host for host in here if names and host.partition(":")[0].lower() not in names]

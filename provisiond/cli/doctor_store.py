@@ -36,17 +36,18 @@ class _Seen:
     hubs: Mapping[str, Mapping[str, Any]]
 
 
-def examine_operations(settings: Settings, command: str, now: datetime) -> Iterator[Finding]:
+def examine_operations(settings: Settings, command: str, start: str, now: datetime) -> Iterator[Finding]:
     """Look at what a running service rests on.
 
     Args:
         settings: the configuration.
         command: how a mending command begins.
+        start: the command that starts the daemon.
         now: aware UTC.
     """
     yield from _examine_keys(settings)
     yield from _examine_server_certificates(settings, now)
-    yield from _examine_metrics(settings, command)
+    yield from _examine_metrics(settings, start)
     if not settings.database_file.exists():
         return
     found = list(_examine_schema(settings, command))
@@ -59,7 +60,7 @@ def examine_operations(settings: Settings, command: str, now: datetime) -> Itera
         yield Finding(level="FAIL", subject="audit", text=str(error), mend=f"{command} db check")
         return
     yield from _examine_audit(seen, command, now)
-    yield from _examine_hubs(settings, seen, command, now)
+    yield from _examine_hubs(settings, seen, command, start, now)
 
 
 async def _look(settings: Settings) -> _Seen:
@@ -107,7 +108,7 @@ def _examine_audit(seen: _Seen, command: str, now: datetime) -> Iterator[Finding
         yield Finding(level="FAIL", subject="clock went back", text=text, mend=mend)
 
 
-def _examine_hubs(settings: Settings, seen: _Seen, command: str, now: datetime) -> Iterator[Finding]:
+def _examine_hubs(settings: Settings, seen: _Seen, command: str, start: str, now: datetime) -> Iterator[Finding]:
     for hub in settings.hubs:
         subject = f"hub {hub.name}"
         observed = seen.hubs.get(hub.name)
@@ -115,13 +116,13 @@ def _examine_hubs(settings: Settings, seen: _Seen, command: str, now: datetime) 
             yield Finding(level="ok", subject=subject, text="in this process")
         elif observed is None:
             text = "nobody has looked at it yet"
-            yield Finding(level="warn", subject=subject, text=text, mend=f"{command} run does")
+            yield Finding(level="warn", subject=subject, text=text, mend=start)
         elif observed.get("state") != "up":
             text = f"{observed.get('state')} when it was last asked, {observed.get('seenAt')}: {observed.get('error')}"
             yield Finding(level="FAIL", subject=subject, text=text, mend=f"{command} hub show {hub.name} --probe")
         elif not is_current(observed, now=now):
             text = f"it answered when it was last asked, {observed.get('seenAt')}; nobody asks it now"
-            yield Finding(level="warn", subject=subject, text=text, mend=f"{command} run does")
+            yield Finding(level="warn", subject=subject, text=text, mend=start)
         else:
             yield Finding(level="ok", subject=subject, text="it answered when it was last asked")
 
@@ -167,11 +168,11 @@ def _examine_server_certificates(settings: Settings, now: datetime) -> Iterator[
         yield Finding(level=level, subject=subject, text=text, mend=mend)
 
 
-def _examine_metrics(settings: Settings, command: str) -> Iterator[Finding]:
+def _examine_metrics(settings: Settings, start: str) -> Iterator[Finding]:
     if not settings.metrics.enabled:
         yield Finding(level="ok", subject="metrics", text="switched off")
     elif is_open(settings.metrics.address):
         yield Finding(level="ok", subject="metrics", text=f"http://{settings.metrics.bind}/metrics answers")
     else:
         text = f"nothing answers at {settings.metrics.bind}"
-        yield Finding(level="warn", subject="metrics", text=text, mend=f"{command} run")
+        yield Finding(level="warn", subject="metrics", text=text, mend=start)

@@ -1,21 +1,26 @@
 """`provisiond init`: a directory with everything that the daemon needs, made whole or not at all.
 
 DIR/provisiond.toml   DIR/ca/root.crt   DIR/ca/root.key   DIR/tls/server.crt   DIR/tls/server.key   DIR/state/
+
+For a daemon that runs as a user of its own, the state is elsewhere and that user's, and its group may read the TLS key.
 """
 
+import os
+import pwd
 import re
 import secrets
 import shutil
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from shlex import quote
 from typing import Annotated, Final
 
 import typer
 
 from provisiond.cli.enrolled_records import Yes
 from provisiond.cli.output import Output, OutputFormat, confirm, note, print_record, resolve_format, suggest
+from provisiond.cli.session import start_command
 from provisiond.errors import AlreadyExists, InvalidArgument
 from provisiond.local_ca import Credentials, create_file, issue_server, make_root
 from provisiond.settings.addresses import check_host
@@ -38,7 +43,7 @@ config_version = 1
 
 [service]
 id_scope = {id_scope}
-state_dir = "state"
+state_dir = {state_dir}
 
 [ca]
 dir = "ca"
@@ -83,6 +88,18 @@ def init(
     id_scope: Annotated[
         str | None, typer.Option("--id-scope", metavar="SCOPE", help="ID scope of the devices; random when left out.")
     ] = None,
+    state_dir: Annotated[
+        Path | None,
+        typer.Option("--state-dir", metavar="DIR", help="Where the database is to be; DIR/state when left out."),
+    ] = None,
+    service_user: Annotated[
+        str | None,
+        typer.Option(
+            "--service-user",
+            metavar="USER",
+            help="Who the daemon will run as: gets the state directory, and its group may read the TLS key. As root.",
+        ),
+    ] = None,
     yes: Yes = False,
     output: Output = None,
 ) -> None:
@@ -93,16 +110,45 @@ def init(
     if _ID_SCOPE.fullmatch(scope) is None:
         raise InvalidArgument(f"id scope {scope[:80]!r} is not 1 to 64 of A-Z a-z 0-9 . _ -")
     directory = directory.absolute()
-    _refuse_existing(directory)
+    place = _Place(directory=directory, state=(state_dir or directory / "state").absolute(), user=_find(service_user))
+    _refuse_existing(place)
     confirm(f"Make a configuration, a CA and a server certificate in {directory}?", yes=yes)
-    root = _create(directory, hosts, scope, hub_host)
-    _report(directory, root, scope, output)
+    root = _create(place, hosts, scope, hub_host)
+    _report(place, root, scope, output)
     if not hosts:
         note("the certificate is for this machine only; for devices elsewhere use another directory and --host NAME")
-    suggest(f"provisiond -c {quote(str(directory / CONFIG_NAME))} run")
+    suggest(start_command(directory / CONFIG_NAME))
 
 
-def _create(directory: Path, hosts: Sequence[str], id_scope: str, hub_host: str) -> Credentials:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Place:
+    """Where everything goes, and whose the state is; `user` None for who runs this."""
+
+    directory: Path
+    state: Path
+    user: pwd.struct_passwd | None
+
+    @property
+    def has_own_state(self) -> bool:
+        """Whether the state lies in the directory."""
+        return self.state == self.directory / "state"
+
+
+def _find(user: str | None) -> pwd.struct_passwd | None:
+    if user is None:
+        return None
+    try:
+        found = pwd.getpwnam(user)
+    except KeyError as error:
+        raise InvalidArgument(
+            f"--service-user: there is no user {user!r}; systemd-sysusers makes provisiond's"
+        ) from error
+    if os.geteuid() != 0:
+        raise InvalidArgument(f"--service-user: only root can make files for {user}")
+    return found
+
+
+def _create(place: _Place, hosts: Sequence[str], id_scope: str, hub_host: str) -> Credentials:
     """Make everything beside its place, then move it there; the configuration, which makes it count, comes last.
 
     Raises:
@@ -115,9 +161,11 @@ def _create(directory: Path, hosts: Sequence[str], id_scope: str, hub_host: str)
     configuration = _CONFIGURATION.format(
         first_line=FIRST_LINE,
         id_scope=to_toml(id_scope),
+        state_dir=to_toml("state" if place.has_own_state else str(place.state)),
         hub_host=to_toml(hub_host),
         last_line=LAST_LINE,
     )
+    directory = place.directory
     directory.mkdir(mode=0o755, parents=True, exist_ok=True)
     moved: list[Path] = []
     with tempfile.TemporaryDirectory(prefix=".init-", dir=directory) as staging_name:
@@ -127,10 +175,13 @@ def _create(directory: Path, hosts: Sequence[str], id_scope: str, hub_host: str)
             create_file(staging / f"{name}.crt", credentials.certificate_pem)
             create_file(staging / f"{name}.key", credentials.key_pem, mode=0o600)
         (staging / "state").mkdir(mode=0o700)
+        _give_to_user(place, staging)
         try:
-            for name in ("ca", "tls", "state"):
+            for name in ("ca", "tls", "state") if place.has_own_state else ("ca", "tls"):
                 (staging / name).rename(directory / name)
                 moved.append(directory / name)
+            if not place.has_own_state:
+                _make_state(place)
             create_file(directory / CONFIG_NAME, configuration.encode())
         except BaseException:
             for path in moved:
@@ -139,23 +190,40 @@ def _create(directory: Path, hosts: Sequence[str], id_scope: str, hub_host: str)
     return root
 
 
-def _refuse_existing(directory: Path) -> None:
+def _give_to_user(place: _Place, staging: Path) -> None:
+    if place.user is not None:
+        os.chown(staging / "state", place.user.pw_uid, place.user.pw_gid)
+        os.chown(staging / "tls/server.key", -1, place.user.pw_gid)
+        (staging / "tls/server.key").chmod(0o640)
+
+
+def _make_state(place: _Place) -> None:
+    """Somewhere else: systemd-tmpfiles may have made it, and then it is right already."""
+    if not place.state.exists():
+        place.state.mkdir(mode=0o700, parents=True)
+        if place.user is not None:
+            os.chown(place.state, place.user.pw_uid, place.user.pw_gid)
+
+
+def _refuse_existing(place: _Place) -> None:
+    directory = place.directory
     for name in (CONFIG_NAME, "ca/root.crt", "ca/root.key", "tls/server.crt", "tls/server.key"):
         if (directory / name).exists():
             raise AlreadyExists(f"{directory / name} exists and was left as it is; give another --dir")
-    for name in ("ca", "tls", "state"):
-        if (directory / name).exists() and any((directory / name).iterdir()):
-            raise AlreadyExists(f"{directory / name} exists and is not empty; give another --dir")
+    for path, option in {directory / "ca": "--dir", directory / "tls": "--dir", place.state: "--state-dir"}.items():
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise AlreadyExists(f"{path} exists and is not empty; give another {option}")
 
 
-def _report(directory: Path, root: Credentials, id_scope: str, output: OutputFormat | None) -> None:
+def _report(place: _Place, root: Credentials, id_scope: str, output: OutputFormat | None) -> None:
+    directory = place.directory
     body = {
         "configFile": str(directory / CONFIG_NAME),
         "rootCertificate": str(directory / "ca/root.crt"),
         "rootKey": str(directory / "ca/root.key"),
         "serverCertificate": str(directory / "tls/server.crt"),
         "serverKey": str(directory / "tls/server.key"),
-        "stateDir": str(directory / "state"),
+        "stateDir": str(place.state),
         "rootFingerprint": root.fingerprint,
         "idScope": id_scope,
     }

@@ -9,7 +9,7 @@ from typing import Final
 import typer
 
 from provisiond.cli.exit_codes import ExitCode, print_error
-from provisiond.cli.session import command
+from provisiond.cli.session import start_command
 from provisiond.connectors import ConnectionTrial, TrialOutcome
 from provisiond.device.credentials import Credential, SymmetricKeyCredential
 from provisiond.device.errors import CannotConnect, DeviceError, Refused
@@ -73,7 +73,7 @@ async def open_link(settings: Settings, config: Path | None) -> AsyncIterator[Op
         DaemonUnreachable: it does not run.
         ConfigurationError: its token cannot be read.
     """
-    hint = f"start the daemon first: {command(config)} run"
+    hint = f"start the daemon first: {start_command(config)}"
     try:
         token = read_operator_token(settings.service.state_dir)
     except ConfigurationError as error:

@@ -6,15 +6,26 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from shlex import quote
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
 from provisiond.admin import Admin
 from provisiond.cli.output import note
 from provisiond.settings import LoadedSettings, Settings, load_settings
+from provisiond.settings.sources import find_file
 from provisiond.store import SqliteStore
 from provisiond.system import SystemClock, SystemEntropy
+
+SERVICE_CONFIG: Final = Path("/etc/provisiond/provisiond.toml")
+SERVICE_UNIT: Final = "provisiond.service"
+"""The unit in `systemd/`, and the configuration that it runs with."""
+
+_UNIT_DIRECTORIES: Final = (
+    Path("/etc/systemd/system"),
+    Path("/usr/local/lib/systemd/system"),
+    Path("/usr/lib/systemd/system"),
+)
 
 
 def _prefer_nearest(context: typer.Context, value: Path | None) -> Path | None:
@@ -50,6 +61,17 @@ def load(config: Path | None, flags: Mapping[str, Any] | None = None) -> LoadedS
 def command(config: Path | None) -> str:
     """How a suggested command begins, so that it can be copied: with the configuration that this one was given."""
     return f"provisiond -c {quote(str(config))}" if config else "provisiond"
+
+
+def start_command(config: Path | None) -> str:
+    """How the daemon is started: by systemd where its unit is installed for this configuration.
+
+    `provisiond run` would have root do what a user of its own should.
+    """
+    served = (config.absolute() if config else find_file(None, os.environ)) == SERVICE_CONFIG
+    if served and any((directory / SERVICE_UNIT).exists() for directory in _UNIT_DIRECTORIES):
+        return f"systemctl start {SERVICE_UNIT.removesuffix('.service')}"
+    return f"{command(config)} run"
 
 
 @asynccontextmanager

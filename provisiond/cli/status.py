@@ -10,7 +10,7 @@ from provisiond.admin.hubs import is_current
 from provisiond.cli.exit_codes import ExitCode
 from provisiond.cli.output import Output, print_record, suggest
 from provisiond.cli.reachability import is_listening, is_open
-from provisiond.cli.session import Config, command, load
+from provisiond.cli.session import Config, load, start_command
 from provisiond.settings import HubSettings, Settings
 from provisiond.store import SqliteStore
 from provisiond.store.audit_trail import AuditTrail
@@ -39,7 +39,7 @@ def status(output: Output = None, config: Config = None) -> None:
     }
     print_record(body, output)
     if not is_running:
-        suggest(f"{command(config)} run")
+        suggest(start_command(config))
         raise typer.Exit(ExitCode.UNAVAILABLE)
 
 

@@ -77,12 +77,16 @@ class HubSettings(Section):
         One that is not there is left out: `to_connector` says what is wrong with it.
         """
         seen = []
-        for name, value in sorted(self.options.items()):
-            if name.endswith("_file") and isinstance(value, str):
-                with suppress(OSError):
-                    status = (self._base_dir / value).stat()
-                    seen.append((value, status.st_mtime_ns, status.st_ino))
+        for file in self.option_files():
+            with suppress(OSError):
+                status = file.stat()
+                seen.append((str(file), status.st_mtime_ns, status.st_ino))
         return tuple(seen)
+
+    def option_files(self) -> tuple[Path, ...]:
+        """The files that options `..._file` name, there or not."""
+        values = (value for name, value in sorted(self.options.items()) if name.endswith("_file"))
+        return tuple(self._base_dir / value for value in values if isinstance(value, str))
 
     def to_connector(self) -> HubConnector:
         """Its connector, which does nothing yet; not for the embedded one, which needs none.
