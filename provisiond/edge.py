@@ -9,6 +9,7 @@ from provisiond.broker.external import ExternalBroker, ExternalBrokerSpec
 from provisiond.broker.external_requests import Ignored
 from provisiond.broker.limits import BrokerLimits
 from provisiond.broker.listener import ListenerSpec
+from provisiond.broker.offences import Reason
 from provisiond.metrics import Metrics
 from provisiond.model import JSONValue, Message
 from provisiond.ports import Gatekeeper
@@ -57,6 +58,13 @@ def measure_edge(metrics: Metrics, edge: EmbeddedBroker | ExternalBroker) -> Non
     """Let Prometheus see what the edge counts."""
     metrics.gauge("provisiond_connections", "Open MQTT connections.", lambda: edge.statistics.connections)
     if not isinstance(edge, ExternalBroker):
+        statistics = edge.statistics
+        metrics.counters(
+            "provisiond_connections_ended",
+            "Connections refused or ended by us.",
+            "reason",
+            lambda: {reason.value: statistics.refused[reason] for reason in Reason},
+        )
         return
     ignored = edge.statistics.ignored
     for reason in Ignored:

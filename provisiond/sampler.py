@@ -3,14 +3,16 @@
 import asyncio
 import contextlib
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
 from cryptography import x509
+from prometheus_client import Gauge
 
 from provisiond.errors import AdminError, StoreError
 from provisiond.local_ca import load_root_certificate
 from provisiond.metrics import StateMetrics
+from provisiond.model import RegistrationStatus
 from provisiond.ports import Clock, HubDirectory
 from provisiond.settings import Settings
 from provisiond.store.audit_trail import AuditTrail
@@ -54,7 +56,7 @@ class Sampler:
             await asyncio.sleep(ROUND_S)
 
     async def look(self) -> None:
-        """One round. What cannot be seen keeps its last value: the alerts on failures are elsewhere."""
+        """One round. What the store does not tell keeps its last value: the alerts on failures are elsewhere."""
         with contextlib.suppress(StoreError):
             await self._look_at_store()
         self._look_at_hubs()
@@ -66,33 +68,57 @@ class Sampler:
         metrics.store_reads_waiting.set(statistics.reads_waiting)
         metrics.store_transactions.set(statistics.transactions)
         metrics.store_rows.set(statistics.rows)
-        for status, total in (await self._store.count_registrations()).items():
-            metrics.registrations.labels(status).set(total)
-        for hub, total in (await self._store.count_assigned_by_hub()).items():
-            metrics.hub_assigned.labels(hub).set(total)
+        by_status = await self._store.count_registrations()
+        show(metrics.registrations, {status.value: by_status.get(status, 0) for status in RegistrationStatus})
+        await self._look_at_queues()
         trail = AuditTrail(self._store)
         head, checkpoint = await trail.head(), await trail.newest_checkpoint()
         metrics.audit_records.set(head.seq)
         metrics.audit_unsigned_records.set(head.seq - (checkpoint.seq if checkpoint else head.base_seq))
 
+    async def _look_at_queues(self) -> None:
+        """Devices at each hub, and those that wait for it; a hub that is gone is told of while it has devices."""
+        by_hub = await self._store.count_by_hub()
+        totals = {hub: by_hub.get(hub, {}) for hub in {*by_hub, *(hub.name for hub in self._hubs.snapshot())} if hub}
+        waiting = {hub: total.get(RegistrationStatus.ASSIGNING, 0) for hub, total in totals.items()}
+        at_hub = {hub: total.get(RegistrationStatus.ASSIGNED, 0) + waiting[hub] for hub, total in totals.items()}
+        show(self._metrics.hub_waiting, waiting)
+        show(self._metrics.hub_assigned, at_hub)
+
     def _look_at_hubs(self) -> None:
-        for hub in self._hubs.snapshot():
-            self._metrics.hub_healthy.labels(hub.name).set(hub.healthy)
-            if hub.latency_ms is not None:
-                self._metrics.hub_latency_ms.labels(hub.name).set(hub.latency_ms)
+        hubs = self._hubs.snapshot()
+        show(self._metrics.hub_healthy, {hub.name: hub.healthy for hub in hubs})
+        show(self._metrics.hub_latency_ms, {hub.name: hub.latency_ms for hub in hubs if hub.latency_ms is not None})
 
     def _look_at_files(self) -> None:
         settings = self._settings()
         with contextlib.suppress(OSError):
             self._metrics.state_free_bytes.set(shutil.disk_usage(settings.service.state_dir).free)
-        with contextlib.suppress(AdminError):
-            self._show_expiry("ca", load_root_certificate(settings.ca_dir))
-        for listener in settings.broker.listeners:
-            if listener.cert_file is not None:
-                with contextlib.suppress(OSError, ValueError):
-                    chain = x509.load_pem_x509_certificates(listener.cert_file.read_bytes())
-                    self._show_expiry(listener.name, chain[0])
+        now, found = self._clock.now(), dict(_certificates(settings))
+        left = {name: certificate.not_valid_after_utc - now for name, certificate in found.items()}
+        show(
+            self._metrics.certificate_expiry_days,
+            {name: time.total_seconds() / _SECONDS_A_DAY for name, time in left.items()},
+        )
 
-    def _show_expiry(self, name: str, certificate: x509.Certificate) -> None:
-        left = certificate.not_valid_after_utc - self._clock.now()
-        self._metrics.certificate_expiry_days.labels(name).set(left.total_seconds() / _SECONDS_A_DAY)
+
+def _certificates(settings: Settings) -> Iterator[tuple[str, x509.Certificate]]:
+    """The local CA's, each listener's, and the one that a broker of the site's asks for, as far as they can be read."""
+    with contextlib.suppress(AdminError):
+        yield "ca", load_root_certificate(settings.ca_dir)
+    files = {listener.name: listener.cert_file for listener in settings.broker.listeners}
+    if settings.broker.mode == "external":
+        files = {"broker": settings.broker.external.cert_file}
+    for name, file in files.items():
+        if file is not None:
+            with contextlib.suppress(OSError, ValueError):
+                yield name, x509.load_pem_x509_certificates(file.read_bytes())[0]
+
+
+def show(gauge: Gauge, values: Mapping[str, float]) -> None:
+    """Set a gauge of one label to exactly these values: what is gone would else be shown as it last was, for ever."""
+    shown = {next(iter(sample.labels.values())) for family in gauge.collect() for sample in family.samples}
+    for gone in shown - values.keys():
+        gauge.remove(gone)
+    for label, value in values.items():
+        gauge.labels(label).set(value)

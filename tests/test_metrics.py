@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 import yaml
-from prometheus_client import generate_latest
+from prometheus_client import Gauge, generate_latest
 
 from provisiond.hub_observers import HubMetrics
 from provisiond.metrics import Metrics, StateMetrics
 from provisiond.model import Connection, Decision, Outcome, RegistrationId, Reply, Role
 from provisiond.ports import Write
-from provisiond.sampler import Sampler
+from provisiond.sampler import Sampler, show
 from provisiond.settings import Settings
 from provisiond.store import SqliteStore
 from tests.certificates import make_ca, make_leaf
@@ -30,6 +30,7 @@ CONNECTION = Connection(
 def metrics():
     metrics = Metrics()
     metrics.gauge("provisiond_connections", "As the daemon has it.", lambda: 3.0)
+    metrics.counters("provisiond_connections_ended", "As the daemon has it.", "reason", lambda: {"tls": 2})
     StateMetrics(metrics.registry)
     HubMetrics(metrics.registry)
     return metrics
@@ -68,6 +69,25 @@ class Directory:
         return (HUBS[0], HUBS[1])
 
 
+def test_what_is_to_be_expected_is_there_at_zero_for_a_rate_misses_a_first_appearance(metrics):
+    name = "provisiond_registration_requests_total"
+    assert value(metrics, name, outcome="assigned", mechanism="tpm") == 0
+    assert value(metrics, name, outcome="refused", mechanism="unproved") == 0
+    assert value(metrics, "provisiond_connects_refused_total", code="5") == 0
+
+
+def test_counters_of_others_are_read_when_they_are_asked_for(metrics):
+    assert value(metrics, "provisiond_connections_ended_total", reason="tls") == 2
+
+
+def test_what_is_gone_is_not_shown_as_it_last_was():
+    gauge = Gauge("one", "For the test.", ["hub"])
+    show(gauge, {"a": 1, "b": 2})
+    show(gauge, {"b": 3, "c": 4})
+    shown = {sample.labels["hub"]: sample.value for family in gauge.collect() for sample in family.samples}
+    assert shown == {"b": 3, "c": 4}
+
+
 async def test_the_sampler_looks_at_store_hubs_certificates_and_disk(tmp_path):
     root = make_ca("root")
     (tmp_path / "ca").mkdir()
@@ -91,6 +111,9 @@ async def test_the_sampler_looks_at_store_hubs_certificates_and_disk(tmp_path):
         )
         await sampler.look()
     assert value(metrics, "provisiond_registrations", status="assigned") == 1
+    assert value(metrics, "provisiond_registrations", status="assigning") == 0
+    assert value(metrics, "provisiond_hub_waiting", hub="local") == 0
+    assert value(metrics, "provisiond_hub_assigned", hub="two") == 0
     assert value(metrics, "provisiond_hub_assigned", hub="local") == 1
     assert value(metrics, "provisiond_hub_healthy", hub="two") == 1
     assert value(metrics, "provisiond_audit_records") == value(metrics, "provisiond_audit_unsigned_records") >= 1
