@@ -28,7 +28,7 @@ from provisiond.store.audit_trail import AuditQuery, AuditTrail, read_head_file
 from provisiond.store.checkpoints import Checkpoint, CheckpointSigner, CheckpointVerifier
 from provisiond.system import SystemClock
 
-app = typer.Typer(no_args_is_help=True)
+app = typer.Typer(no_args_is_help=True, epilog="Example: provisiond audit list --since 1d")
 
 _COLUMNS: Final = {
     "seq": "seq",

@@ -24,7 +24,7 @@ from provisiond.protocols.timestamps import format_timestamp
 from provisiond.revocation_list import next_update, read_revocation_list, write_revocation_list
 from provisiond.system import SystemClock
 
-app = typer.Typer(no_args_is_help=True)
+app = typer.Typer(no_args_is_help=True, epilog="Example: provisiond ca show")
 
 
 @app.command("show", epilog="Example: provisiond ca show -o json")

@@ -17,7 +17,7 @@ from provisiond.settings.files import check_files
 from provisiond.settings.mosquitto_acl import render_mosquitto_acl
 from provisiond.system import SystemClock
 
-app = typer.Typer(no_args_is_help=True)
+app = typer.Typer(no_args_is_help=True, epilog="Example: provisiond config check")
 
 _COLUMNS: Final = {"key": "key", "value": "value", "from": "origin"}
 

@@ -25,7 +25,7 @@ from provisiond.store.checkpoints import CheckpointSigner
 from provisiond.store.revocations import undone_by
 from provisiond.system import SystemClock
 
-app = typer.Typer(no_args_is_help=True)
+app = typer.Typer(no_args_is_help=True, epilog="Example: provisiond db backup provisiond.backup.db")
 
 BackupFile = Annotated[Path, typer.Argument(metavar="FILE", help="The backup.")]
 

@@ -32,7 +32,7 @@ from provisiond.protocols.operator import (
 )
 from provisiond.settings import Settings
 
-app = typer.Typer(no_args_is_help=True)
+app = typer.Typer(no_args_is_help=True, epilog="Example: provisiond device list")
 twin_app = typer.Typer(
     no_args_is_help=True,
     help="Tags, desired and reported properties.",

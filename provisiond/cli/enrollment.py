@@ -46,7 +46,9 @@ from provisiond.cli.secret_files import read_tpm_public
 from provisiond.cli.session import Config
 from provisiond.model import EnrollmentKind, ProvisioningStatus
 
-app = typer.Typer(no_args_is_help=True)
+app = typer.Typer(
+    no_args_is_help=True, epilog="Example: provisiond enrollment create sensor-7 --attestation-type symmetricKey"
+)
 app.command("import", epilog=IMPORT_EXAMPLE)(import_)
 app.command("export", epilog=EXPORT_EXAMPLE)(export)
 

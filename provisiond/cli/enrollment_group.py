@@ -38,7 +38,9 @@ from provisiond.cli.revoking import revoke_all
 from provisiond.cli.session import Config
 from provisiond.model import AttestationType, EnrollmentKind, ProvisioningStatus
 
-app = typer.Typer(no_args_is_help=True)
+app = typer.Typer(
+    no_args_is_help=True, epilog="Example: provisiond enrollment-group create line-4 --attestation-type symmetricKey"
+)
 
 _KIND: Final = EnrollmentKind.GROUP
 _WHAT: Final = "the enrollment group id"

@@ -23,7 +23,7 @@ from provisiond.settings import Settings
 from provisiond.settings.editing import add_hub, remove_hub
 from provisiond.system import SystemClock, SystemEntropy
 
-app = typer.Typer(no_args_is_help=True)
+app = typer.Typer(no_args_is_help=True, epilog="Example: provisiond hub list")
 
 _COLUMNS: Final = {
     "name": "name",

@@ -2,26 +2,31 @@
 
 import re
 from collections.abc import Iterator
+from datetime import datetime
+from textwrap import wrap
 from typing import Any, Final
 
 import typer
 
 from provisiond import __version__
 from provisiond.cli.exit_codes import ExitCode
+from provisiond.system import SystemClock
 
 EXAMPLE: Final = "Example: provisiond man > provisiond.1"
 
 _HEAD: Final = """\
 .\\" Made by `provisiond man`; do not edit.
-.TH PROVISIOND 1 "" "provisiond {version}" "User Commands"
+.TH PROVISIOND 1 "{date:%Y-%m-%d}" "provisiond {version}" "User Commands"
 .SH NAME
 provisiond \\- a device provisioning service for your own gateway
 .SH SYNOPSIS
 .B provisiond
 [\\fB\\-c\\fR \\fIFILE\\fR] \\fICOMMAND\\fR [\\fIARGUMENTS\\fR]
 .SH DESCRIPTION
-Azure device SDKs provision against provisiond, offline: it proves who a device is by a certificate, a symmetric key or
-a TPM, assigns it to a hub, and keeps a record that can be verified. Data goes to stdout, everything else to stderr.
+Azure device SDKs provision against provisiond, offline: it proves who a device
+is by a certificate, a symmetric key or a TPM, assigns it to a hub, and keeps a
+record that can be verified.
+Data goes to stdout, everything else to stderr.
 Secrets are given in files, never on the command line.
 """
 _TAIL: Final = """\
@@ -61,21 +66,24 @@ _CODES: Final = {
     ExitCode.CONFIGURATION: "The configuration is not valid.",
     ExitCode.INTERRUPTED: "Interrupted.",
 }
+_LINE_LENGTH: Final = 72
+"""Leaves room for what is escaped."""
 _INHERITED: Final = ("--help", "--config", "--output")
 
 
 def man(context: typer.Context) -> None:
     """Print the manual page as roff, made of what `--help` says."""
-    print(render_manual(context.find_root().command), end="")
+    print(render_manual(context.find_root().command, SystemClock().now()), end="")
 
 
-def render_manual(root: Any) -> str:
+def render_manual(root: Any, date: datetime) -> str:
     """The text of provisiond(1).
 
     Args:
         root: the top of the command tree.
+        date: of the page.
     """
-    parts = [_HEAD.format(version=__version__), ".SH COMMANDS\n"]
+    parts = [_HEAD.format(version=__version__, date=date), ".SH COMMANDS\n"]
     parts += [text for path, command in walk(root) for text in _command(path, command)]
     parts += [".SH OPTIONS OF EVERY COMMAND\n", *_shared_options()]
     codes = "\n".join(f".TP\n.B {code.value}\n{_escape(_CODES[code])}" for code in ExitCode)
@@ -104,8 +112,8 @@ def _descend(path: tuple[str, ...], command: Any) -> Iterator[tuple[tuple[str, .
 
 def _command(path: tuple[str, ...], command: Any) -> Iterator[str]:
     arguments = [parameter for parameter in command.params if parameter.param_type_name == "argument"]
-    shown = " ".join(f"[\\fI{_escape(parameter.metavar or parameter.name.upper())}\\fR]" for parameter in arguments)
-    yield f".SS provisiond {_escape(' '.join(path))} {shown}\n"
+    shown = [f"[\\fI{_escape(parameter.metavar or parameter.name.upper())}\\fR]" for parameter in arguments]
+    yield f".SS {' '.join(['provisiond', *map(_escape, path), *shown])}\n"
     yield _paragraphs(command.help or "")
     for parameter in command.params:
         if parameter.param_type_name == "option" and not set(parameter.opts) & set(_INHERITED) and not parameter.hidden:
@@ -118,8 +126,7 @@ def _command(path: tuple[str, ...], command: Any) -> Iterator[str]:
 def _option(parameter: Any, command: Any) -> str:
     record = parameter.get_help_record(typer.Context(command))
     names, text = record or (parameter.opts[0], "")
-    one_line = re.sub(r"\s+", " ", text)
-    return f".TP\n.B {_escape(names)}\n{_escape(one_line)}\n"
+    return f".TP\n.B {_escape(names)}\n{_filled(text)}\n"
 
 
 def _shared_options() -> Iterator[str]:
@@ -134,8 +141,13 @@ def _shared_options() -> Iterator[str]:
 
 
 def _paragraphs(text: str) -> str:
-    lines = [_escape(re.sub(r"\s+", " ", part).strip()) for part in text.split("\n\n")]
-    return "\n.PP\n".join(lines) + "\n"
+    return "\n.PP\n".join(_filled(part) for part in text.split("\n\n")) + "\n"
+
+
+def _filled(text: str) -> str:
+    """A paragraph in lines that a person could edit; roff fills them again."""
+    lines = wrap(re.sub(r"\s+", " ", text).strip(), _LINE_LENGTH, break_long_words=False, break_on_hyphens=False)
+    return "\n".join(_escape(line) for line in lines)
 
 
 def _escape(text: str) -> str:

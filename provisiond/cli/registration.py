@@ -24,7 +24,7 @@ from provisiond.cli.session import Config, open_admin
 from provisiond.model import Registration, RegistrationStatus
 from provisiond.protocols.service_api import registration_to_json
 
-app = typer.Typer(no_args_is_help=True)
+app = typer.Typer(no_args_is_help=True, epilog="Example: provisiond registration list --status assigned")
 app.command("watch", epilog=WATCH_EXAMPLE)(watch)
 app.command("accept", epilog=ACCEPT_EXAMPLE)(accept)
 app.command("reject", epilog=REJECT_EXAMPLE)(reject)

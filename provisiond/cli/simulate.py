@@ -7,6 +7,7 @@ assigned, 5 refused, 69 no connection, 75 no answer in time, 2 usage, 1 anything
 
 import asyncio
 import base64
+import os
 import sys
 from collections.abc import Coroutine
 from pathlib import Path
@@ -37,8 +38,14 @@ from provisiond.errors import MalformedRequest
 from provisiond.model import AttestationType, JSONValue
 from provisiond.protocols.json_body import parse_json
 from provisiond.protocols.native import PAYLOAD_MAX_SIZE_BYTES
+from provisiond.settings import load_settings
+from provisiond.settings.sources import find_file
 
-app = typer.Typer(help="Simulated devices that speak the real protocol.", no_args_is_help=True)
+app = typer.Typer(
+    help="Simulated devices that speak the real protocol.",
+    no_args_is_help=True,
+    epilog="Example: provisiond simulate fleet --count 100 --group-key-file line-4.key --ca-file ca/root.crt",
+)
 
 _TLS_PORT: Final = 8883
 _PLAINTEXT_PORT: Final = 1883
@@ -50,7 +57,25 @@ Attestation = Annotated[
         "--attestation", metavar="x509|symmetricKey|tpm", case_sensitive=False, help="How a device proves itself."
     ),
 ]
-IdScope = Annotated[str | None, typer.Option("--id-scope", help="Id scope of the service.")]
+
+
+def _or_configured(context: typer.Context, value: str | None) -> str | None:
+    """For who tries things out on the gateway; a device elsewhere has no configuration of the service."""
+    config = (context.find_root().obj or {}).get("config")
+    if value is not None or find_file(config, os.environ) is None:
+        return value
+    return load_settings(config, environment=os.environ).settings.service.id_scope
+
+
+IdScope = Annotated[
+    str | None,
+    typer.Option(
+        "--id-scope",
+        help="Id scope of the service; left out, that of the configuration, when there is one here.",
+        callback=_or_configured,
+        show_default=False,
+    ),
+]
 Host = Annotated[str, typer.Option("--host", help="Where the service listens; its certificate must carry this name.")]
 Port = Annotated[int | None, typer.Option("--port", min=1, max=65535, help="8883, or 1883 with --plaintext.")]
 CaFile = Annotated[Path | None, typer.Option("--ca-file", help="PEM roots of the server; the system's by default.")]
@@ -93,7 +118,11 @@ PrintEndorsementKey = Annotated[
 ConnectHub = Annotated[bool, typer.Option("--connect-hub", help="Go on to the assigned hub and send one message.")]
 
 
-@app.command("device", epilog="Example: provisiond simulate device pump-1 --key-file pump-1.key --ca-file ca/root.crt")
+@app.command(
+    "device",
+    epilog="Example: provisiond simulate device pump-1 --attestation symmetricKey --key-file pump-1.key "
+    "--ca-file ca/root.crt",
+)
 def simulate_device(
     registration_id: Annotated[
         str | None, typer.Argument(metavar="ID", help="Registration id; a TPM may leave it to its endorsement key.")

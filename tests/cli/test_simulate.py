@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 from provisiond.cli.simulate import app
 from provisiond.device.tpm_wire import tpm2b
 from tests.certificates import make_ca, make_leaf
+from tests.cli.conftest import invoke
 from tests.device.service import ASSIGNED, SILENCE, Answer, assigned, assigning, error, run_service
 from tests.device.test_client import server_context
 from tests.device.tpm_challenger import make_authentication_key
@@ -203,6 +204,15 @@ async def test_flags_that_do_not_go_together_exit_2(arguments, said, monkeypatch
     result = await simulate("device", "--id-scope", "0neScope", *arguments)
     assert result.exit_code == 2
     assert said in result.stderr
+
+
+async def test_the_id_scope_of_a_configuration_that_is_here_need_not_be_said(key_file, tmp_path):
+    async with run_service() as service:
+        (tmp_path / "site.toml").write_text('config_version = 1\n[service]\nid_scope = "0neScope"\n')
+        flags = ("--host", "127.0.0.1", "--port", service.port, "--plaintext", "--key-file", key_file)
+        arguments = ("simulate", "device", "dev-1", "--attestation", "symmetricKey", *flags)
+        result = await asyncio.to_thread(invoke, "-c", tmp_path / "site.toml", *arguments)
+    assert (result.exit_code, result.stdout.splitlines()[-1]) == (0, "assigned (hub.local, dev-1)"), result
 
 
 async def simulate_fleet(service, *arguments):
