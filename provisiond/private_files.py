@@ -23,7 +23,7 @@ def create_private(path: Path) -> int:
     """
     descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, _FILE_MODE)
     try:
-        _hand_over(descriptor, path.parent)
+        hand_over(descriptor, path.parent)
     except BaseException:
         os.close(descriptor)
         path.unlink(missing_ok=True)
@@ -43,12 +43,13 @@ def make_private_directory(path: Path) -> None:
     path.mkdir(mode=_DIRECTORY_MODE, exist_ok=True)
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        _hand_over(descriptor, path.parent)
+        hand_over(descriptor, path.parent)
     finally:
         os.close(descriptor)
 
 
-def _hand_over(descriptor: int, directory: Path) -> None:
+def hand_over(descriptor: int, directory: Path) -> None:
+    """Give a file that root has made in a directory to whom that belongs to; others than root keep theirs."""
     owner = directory.stat()
     if os.geteuid() == 0 and owner.st_uid != 0:
         os.fchown(descriptor, owner.st_uid, owner.st_gid)

@@ -26,6 +26,7 @@ from provisiond.errors import AdminError, StoreError
 from provisiond.http_server import Application
 from provisiond.local_ca import load_root, make_revocation_list
 from provisiond.ports import Clock
+from provisiond.private_files import hand_over
 from provisiond.settings import Settings
 from provisiond.store.sqlite import SqliteStore
 
@@ -52,7 +53,9 @@ async def write_revocation_list(settings: Settings, store: SqliteStore, *, now: 
     content = await asyncio.to_thread(make_revocation_list, root, revoked, now=now, lifetime=lifetime)
     file = settings.ca_dir / FILE_NAME
     part = file.with_name(f".{FILE_NAME}.{os.getpid()}.part")
-    part.write_bytes(content)
+    with part.open("wb") as stream:
+        hand_over(stream.fileno(), settings.ca_dir)
+        stream.write(content)
     part.replace(file)
     return file
 

@@ -2,7 +2,8 @@
 
 DIR/provisiond.toml   DIR/ca/root.crt   DIR/ca/root.key   DIR/tls/server.crt   DIR/tls/server.key   DIR/state/
 
-For a daemon that runs as a user of its own, the state is elsewhere and that user's, and its group may read the TLS key.
+For a daemon that runs as a user of its own, the state is that user's, and its group may read the TLS key. The CA is
+then with the state, for the daemon signs the revocation list every day; DIR/ca/root.crt is a copy for devices.
 """
 
 import os
@@ -46,7 +47,7 @@ id_scope = {id_scope}
 state_dir = {state_dir}
 
 [ca]
-dir = "ca"
+dir = {ca_dir}
 
 # For programs on this machine.
 [[broker.listeners]]
@@ -133,6 +134,11 @@ class _Place:
         """Whether the state lies in the directory."""
         return self.state == self.directory / "state"
 
+    @property
+    def ca(self) -> Path:
+        """Where the CA is with its key, which the daemon must be able to read and replace files beside."""
+        return self.directory / "ca" if self.has_own_state and self.user is None else self.state / "ca"
+
 
 def _find(user: str | None) -> pwd.struct_passwd | None:
     if user is None:
@@ -162,6 +168,7 @@ def _create(place: _Place, hosts: Sequence[str], id_scope: str, hub_host: str) -
         first_line=FIRST_LINE,
         id_scope=to_toml(id_scope),
         state_dir=to_toml("state" if place.has_own_state else str(place.state)),
+        ca_dir=to_toml(str(place.ca.relative_to(place.directory) if place.has_own_state else place.ca)),
         hub_host=to_toml(hub_host),
         last_line=LAST_LINE,
     )
@@ -170,18 +177,16 @@ def _create(place: _Place, hosts: Sequence[str], id_scope: str, hub_host: str) -
     moved: list[Path] = []
     with tempfile.TemporaryDirectory(prefix=".init-", dir=directory) as staging_name:
         staging = Path(staging_name)
-        for name, credentials in {"ca/root": root, "tls/server": server}.items():
-            (staging / name).parent.mkdir(mode=0o755)
-            create_file(staging / f"{name}.crt", credentials.certificate_pem)
-            create_file(staging / f"{name}.key", credentials.key_pem, mode=0o600)
-        (staging / "state").mkdir(mode=0o700)
-        _give_to_user(place, staging)
+        _write(staging / "tls", "server", server)
+        _write(staging / "ca", "root", root, with_key=place.ca == directory / "ca")
+        if place.user is not None:
+            os.chown(staging / "tls/server.key", -1, place.user.pw_gid)
+            (staging / "tls/server.key").chmod(0o640)
         try:
-            for name in ("ca", "tls", "state") if place.has_own_state else ("ca", "tls"):
+            for name in ("ca", "tls"):
                 (staging / name).rename(directory / name)
                 moved.append(directory / name)
-            if not place.has_own_state:
-                _make_state(place)
+            moved += _make_state(place, root)
             create_file(directory / CONFIG_NAME, configuration.encode())
         except BaseException:
             for path in moved:
@@ -190,19 +195,26 @@ def _create(place: _Place, hosts: Sequence[str], id_scope: str, hub_host: str) -
     return root
 
 
-def _give_to_user(place: _Place, staging: Path) -> None:
-    if place.user is not None:
-        os.chown(staging / "state", place.user.pw_uid, place.user.pw_gid)
-        os.chown(staging / "tls/server.key", -1, place.user.pw_gid)
-        (staging / "tls/server.key").chmod(0o640)
+def _write(directory: Path, name: str, credentials: Credentials, *, with_key: bool = True) -> None:
+    directory.mkdir(mode=0o755)
+    create_file(directory / f"{name}.crt", credentials.certificate_pem)
+    if with_key:
+        create_file(directory / f"{name}.key", credentials.key_pem, mode=0o600)
 
 
-def _make_state(place: _Place) -> None:
-    """Somewhere else: systemd-tmpfiles may have made it, and then it is right already."""
+def _make_state(place: _Place, root: Credentials) -> list[Path]:
+    """The state directory, unless systemd-tmpfiles has made it already, and the CA in it; what was made."""
+    made = []
     if not place.state.exists():
         place.state.mkdir(mode=0o700, parents=True)
-        if place.user is not None:
-            os.chown(place.state, place.user.pw_uid, place.user.pw_gid)
+        made.append(place.state)
+    if place.ca.parent == place.state:
+        made.append(place.ca)
+        _write(place.ca, "root", root)
+    if place.user is not None:
+        for path in (place.state, *place.state.rglob("*")):
+            os.chown(path, place.user.pw_uid, place.user.pw_gid)
+    return made[:1]
 
 
 def _refuse_existing(place: _Place) -> None:
@@ -220,7 +232,7 @@ def _report(place: _Place, root: Credentials, id_scope: str, output: OutputForma
     body = {
         "configFile": str(directory / CONFIG_NAME),
         "rootCertificate": str(directory / "ca/root.crt"),
-        "rootKey": str(directory / "ca/root.key"),
+        "rootKey": str(place.ca / "root.key"),
         "serverCertificate": str(directory / "tls/server.crt"),
         "serverKey": str(directory / "tls/server.key"),
         "stateDir": str(place.state),

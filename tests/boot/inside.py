@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import time
+import urllib.request
 from pathlib import Path
 
 SOURCE = Path(__file__).parents[2]
@@ -136,6 +137,16 @@ def a_device_registers_and_is_one_record_of_the_journal():
     assert register() == "gateway.local, pump-1"
     (record,) = said(journal(before), "registration_id=pump-1")
     assert record["PRIORITY"] == "6" and record["SYSLOG_IDENTIFIER"] == "provisiond"
+
+
+def the_daemon_signs_the_revocation_list():
+    signed = STATE / "ca/root.crl"
+    wait_until(signed.exists, "signed")
+    assert signed.owner() == "provisiond"
+    served = urllib.request.urlopen("http://127.0.0.1:9109/crl/root.pem", timeout=10).read()
+    assert served == signed.read_bytes()
+    provisiond("ca", "crl")
+    assert signed.owner() == "provisiond"
 
 
 def a_reload_takes_over_and_a_broken_one_says_which_line():
@@ -291,6 +302,7 @@ STEPS = (
     the_sandbox_is_closed,
     doctor_and_status_find_nothing_wrong,
     a_device_registers_and_is_one_record_of_the_journal,
+    the_daemon_signs_the_revocation_list,
     a_reload_takes_over_and_a_broken_one_says_which_line,
     a_key_that_only_root_may_read_is_handed_over_as_a_credential,
     a_stop_with_operations_outstanding_is_clean_and_soon,

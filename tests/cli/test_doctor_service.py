@@ -5,6 +5,8 @@ import os
 import shlex
 import stat
 import subprocess
+import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -16,11 +18,16 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can make fi
 
 
 @pytest.fixture
+def tmp_path():
+    """One that somebody else may enter: pytest's own are closed."""
+    with tempfile.TemporaryDirectory(prefix="provisiond-") as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+@pytest.fixture
 def served(tmp_path):
     """A gateway whose daemon would run as somebody else."""
-    for directory in (tmp_path, *tmp_path.parents):
-        if not directory.stat().st_mode & stat.S_IXOTH:
-            directory.chmod(directory.stat().st_mode | stat.S_IXOTH)
     made = invoke(
         *("init", "--dir", tmp_path / "gateway", "--state-dir", tmp_path / "var/state"),
         *("--service-user", SOMEBODY, "--yes"),
@@ -50,14 +57,17 @@ def test_the_state_is_the_service_users_and_the_key_is_for_its_group(served, tmp
     assert (key.owner(), key.group(), stat.S_IMODE(key.stat().st_mode)) == ("root", SOMEBODYS_GROUP, 0o640)
     assert (tmp_path / "var/state").owner() == SOMEBODY
     assert stat.S_IMODE((tmp_path / "var/state").stat().st_mode) == 0o700
-    assert (served.directory / "ca/root.key").owner() == "root"
+    assert (tmp_path / "var/state/ca/root.key").owner() == SOMEBODY
     assert not (served.directory / "state").exists()
+    assert [path.name for path in (served.directory / "ca").iterdir()] == ["root.crt"]
+    assert invoke("-c", served.config, "ca", "fingerprint").exit_code == 0
     assert [one["level"] for one in findings(served)] == ["ok"]
 
 
 def test_what_root_does_leaves_the_state_to_the_service_user(served, tmp_path):
     served("enrollment", "create", "pump-1", "--attestation-type", "symmetricKey")
     served("audit", "checkpoint")
+    served("ca", "crl")
     served("db", "backup", tmp_path / "backup.db")
     served("db", "restore", tmp_path / "backup.db", "--yes")
     served("db", "check")
@@ -88,6 +98,13 @@ def test_a_secret_of_a_hub_is_looked_at_too(served):
 def test_a_file_of_root_in_the_state_is_told_and_mended(served, tmp_path):
     (tmp_path / "var/state/provisiond.db-wal").touch()
     assert "is not nobody's" in mend(served)
+
+
+def test_a_state_in_the_directory_may_be_a_service_users_too(tmp_path):
+    made = invoke("init", "--dir", tmp_path / "gateway", "--service-user", SOMEBODY, "--yes")
+    assert made.json["rootKey"] == str(tmp_path / "gateway/state/ca/root.key")
+    assert owners(tmp_path / "gateway/state") == {SOMEBODY}
+    assert invoke("-c", tmp_path / "gateway/provisiond.toml", "ca", "show").exit_code == 0
 
 
 @pytest.mark.parametrize(
