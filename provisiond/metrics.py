@@ -11,7 +11,7 @@ from provisiond import __version__
 from provisiond.errors import ConnectRefused
 from provisiond.http_server import Application
 from provisiond.model import AttestationType, ConnectAttempt, Connection, Decision, Outcome
-from provisiond.registration.tpm_claim import identity_conflict
+from provisiond.registration.tpm_claim import IDENTITY_CONFLICTS, identity_conflict
 
 STAGES: Final = ("facts", "decide", "commit")
 """Of a request: reading what is stored, deciding, making it durable."""
@@ -69,6 +69,8 @@ class Metrics:
 
     def _show_at_zero(self) -> None:
         """Have what is to be expected there from the start: a rate does not see a counter's first appearance."""
+        for finding in IDENTITY_CONFLICTS:
+            self._conflicts.labels(finding)
         for code in _CONNACK_CODES:
             self._refused.labels(str(code))
         for mechanism in AttestationType:

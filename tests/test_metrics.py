@@ -12,6 +12,7 @@ from provisiond.hub_observers import HubMetrics
 from provisiond.metrics import Metrics, StateMetrics
 from provisiond.model import Connection, Decision, Outcome, RegistrationId, Reply, Role
 from provisiond.ports import Write
+from provisiond.registration.tpm_claim import IDENTITY_CONFLICTS
 from provisiond.sampler import Sampler, show
 from provisiond.settings import Settings
 from provisiond.store import SqliteStore
@@ -74,6 +75,8 @@ def test_what_is_to_be_expected_is_there_at_zero_for_a_rate_misses_a_first_appea
     assert value(metrics, name, outcome="assigned", mechanism="tpm") == 0
     assert value(metrics, name, outcome="refused", mechanism="unproved") == 0
     assert value(metrics, "provisiond_connects_refused_total", code="5") == 0
+    for finding in IDENTITY_CONFLICTS:
+        assert value(metrics, "provisiond_identity_conflicts_total", finding=finding) == 0
 
 
 def test_counters_of_others_are_read_when_they_are_asked_for(metrics):

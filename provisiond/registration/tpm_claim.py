@@ -21,7 +21,7 @@ from provisiond.attestation.transcript import frame
 from provisiond.errors import AttestationError
 from provisiond.model import Decision, Enrollment, Facts, RegistrationId, TpmEvidence, TpmMaterial, Trace
 
-_IDENTITY_CONFLICTS: Final = frozenset(
+IDENTITY_CONFLICTS: Final = frozenset(
     {"endorsement-key-in-use", "endorsement-key-changed", "endorsement-key-mismatch", "storage-root-key-changed"}
 )
 """Findings that say that one TPM asks to be another, or two to be one."""
@@ -156,7 +156,7 @@ def identity_conflict(decision: Decision) -> str:
     """The finding when a refusal is such a conflict, else empty: hardware was exchanged, or somebody is trying."""
     trace = decision.audit.trace if decision.audit is not None else ()
     name = trace[-1].name if trace and not trace[-1].passed else ""
-    return name if name in _IDENTITY_CONFLICTS else ""
+    return name if name in IDENTITY_CONFLICTS else ""
 
 
 def pcr_policy_of(enrollment: Enrollment) -> PcrPolicy | None:
