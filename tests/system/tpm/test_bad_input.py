@@ -48,7 +48,7 @@ def srk(octets, finding="tpm-structure", code=MALFORMED):
 
 
 def text(name, value):
-    return {**GOOD, name: value}, "MalformedRequest", MALFORMED
+    return {**GOOD, name: value}, "malformed-request", MALFORMED
 
 
 KEY = ENDORSEMENT.tpm2b
@@ -92,8 +92,8 @@ CASES = {
         changed(STORAGE.public, attributes=STORAGE.public.attributes | ObjectAttributes.SIGN), *NO_STORAGE_KEY
     ),
     "a truncated storage key": srk(STORAGE.tpm2b[:-2]),
-    "no endorsement key": ({"storageRootKey": GOOD["storageRootKey"]}, "MalformedRequest", MALFORMED),
-    "no storage root key": ({"endorsementKey": GOOD["endorsementKey"]}, "MalformedRequest", MALFORMED),
+    "no endorsement key": ({"storageRootKey": GOOD["storageRootKey"]}, "malformed-request", MALFORMED),
+    "no storage root key": ({"endorsementKey": GOOD["endorsementKey"]}, "malformed-request", MALFORMED),
     "an empty key": text("endorsementKey", ""),
     "base64 junk": text("endorsementKey", "AAE=!" * 20),
     "base64 of another alphabet": text("endorsementKey", "_-" * 60),
@@ -105,7 +105,7 @@ CASES = {
     "a certificate of 30 KiB": text("ekCertificate", "A" * 40_000),
     "too many certificates": text("ekChain", ["AAAA"] * 6),
     "a chain that is none": text("ekChain", "AAAA"),
-    "no object": ("AAAA", "MalformedRequest", MALFORMED),
+    "no object": ("AAAA", "malformed-request", MALFORMED),
 }
 
 
@@ -159,7 +159,7 @@ async def test_a_token_that_is_none_is_refused(site, refuses, authorization):
         reply = await raw.register(tpm=GOOD, authorization=authorization)
         is_text = isinstance(authorization, str)
         await refuses(
-            reply, "sas-malformed" if is_text else "MalformedRequest", code=UNPROVED if is_text else MALFORMED
+            reply, "sas-malformed" if is_text else "malformed-request", code=UNPROVED if is_text else MALFORMED
         )
 
 

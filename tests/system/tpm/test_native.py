@@ -327,4 +327,4 @@ async def test_an_attestation_key_that_is_none_is_malformed(site, device, native
     await enroll(site, device)
     async with attestation_key(device) as key:
         reply = await native.register(device, key, attestation_key=junk)
-    await refuses(reply, "tpm-structure" if junk else "MalformedRequest", code=400004)
+    await refuses(reply, "tpm-structure" if junk else "malformed-request", code=400004)
