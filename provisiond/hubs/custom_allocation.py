@@ -15,7 +15,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from pydantic import BaseModel, ConfigDict, Field, StrictStr, ValidationError
 
-from provisiond.errors import HubUnavailable, InvalidArgument
+from provisiond.errors import HubUnavailable, InvalidArgument, MalformedRequest
 from provisiond.hubs.http import HttpAnswer, HttpClient
 from provisiond.model import (
     AllocationRequest,
@@ -26,6 +26,7 @@ from provisiond.model import (
     JSONValue,
 )
 from provisiond.protocols.service_api import certificate_info, enrollment_to_json
+from provisiond.protocols.twin import check_initial
 from provisiond.protocols.webhook_url import check_webhook_url, name_webhook
 
 DEADLINE_S: Final = 5.0
@@ -106,15 +107,20 @@ def _read(etag: str, name: str, answer: HttpAnswer) -> CustomAllocation:
         problem = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(map(str, problem["loc"])) or "the body"
         return _failure(etag, f"{name}: {where}: {problem['msg']}", "its answer cannot be read")
+    try:
+        twin = _initial_twin(parsed)
+    except MalformedRequest as error:
+        return _failure(etag, f"{name}: initialTwin: {error}", "its answer cannot be read")
+    return CustomAllocation(enrollment_etag=etag, host=parsed.host, initial_twin=twin, payload=parsed.payload)
+
+
+def _initial_twin(parsed: _Answer) -> InitialTwin | None:
     twin = parsed.initial_twin
-    return CustomAllocation(
-        enrollment_etag=etag,
-        host=parsed.host,
-        initial_twin=None
-        if twin is None
-        else InitialTwin(tags=twin.tags or {}, desired=(twin.properties and twin.properties.desired) or {}),
-        payload=parsed.payload,
-    )
+    if twin is None:
+        return None
+    initial = InitialTwin(tags=twin.tags or {}, desired=(twin.properties and twin.properties.desired) or {})
+    check_initial(initial)
+    return initial
 
 
 def _failure(etag: str, reason: str, public: str = "") -> CustomAllocation:

@@ -43,6 +43,16 @@ def new_twin(device_id: str, initial: InitialTwin | None, *, now: datetime) -> D
     )
 
 
+def check_initial(initial: InitialTwin) -> None:
+    """See that a twin may start like this.
+
+    Raises:
+        MalformedRequest: it is beyond what a twin may hold.
+    """
+    _patched("tags", {}, initial.tags)
+    _patched("desired properties", {}, initial.desired)
+
+
 def parse_patch(payload: bytes) -> Mapping[str, JSONValue]:
     """Read a patch.
 

@@ -125,6 +125,8 @@ async def test_ten_megabytes_are_not_read(client):
         b'{"iotHubHostName": 7}',
         b'{"payload": 1}',
         b'{"iotHubHostName": "one.example", "initialTwin": {"tags": []}}',
+        b'{"iotHubHostName": "one.example", "initialTwin": {"tags": {"a": "' + b"x" * 5000 + b'"}}}',
+        b'{"iotHubHostName": "one.example", "initialTwin": {"properties": {"desired": {"a.b": 1}}}}',
         b"\xff\xfe",
         b"[" * 60_000,
     ],
