@@ -55,6 +55,7 @@ class HubWorker:
     def wake(self) -> None:
         """There is something in the queue."""
         self.maker.pace = replace(self.maker.pace, waiting=self.maker.pace.waiting + 1)
+        self.arrivals.expect()
         self._woken.set()
 
     def count(self, waiting: int) -> None:
