@@ -15,7 +15,7 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from provisiond.model import AttestationType, CloudMessage, DeviceTwin, PendingDevice
+from provisiond.model import AttestationType, CloudMessage, DeviceTwin, PendingDevice, Retirement
 from provisiond.ports import PendingLimits
 from provisiond.store import audit, devices, enrollments, hubs, pending, registrations, rows, schema
 from provisiond.store.connection import connect_here, transaction
@@ -31,6 +31,14 @@ REGISTRATIONS = (make_registration(), make_registration("Sensor-2", version=3))
 AUDIT = (make_audit("t-1"), make_audit("t-2", "Sensor-2"), make_audit("t-3", "nobody", outcome="refused", code=401002))
 TWIN = DeviceTwin(device_id="Device-1", tags={"line": 4}, desired={"interval_s": 10}, version=2, updated_at=AT)
 MESSAGE = CloudMessage(message_id="m-1", payload=b"\x00hello", expires_at=AT + timedelta(days=20_000))
+RETIREMENT = Retirement(
+    hub="old",
+    device_id="Device-1",
+    registration_id="Device-1",
+    due_at=AT.replace(microsecond=0),
+    grace_s=3600,
+    reason="moved to new",
+)
 PENDING = PendingDevice(
     registration_id="Unknown-1",
     attestation_type=AttestationType.X509,
@@ -83,6 +91,8 @@ def _fill(connection: sqlite3.Connection, version: int) -> None:
     hubs.revoke_certificate(connection, "ab" * 32, 0x1234, AT)
     if version >= 3:
         pending.put(connection, PENDING, limits=PendingLimits())
+    if version >= 5:
+        hubs.put_retirements(connection, [RETIREMENT])
 
 
 if __name__ == "__main__":
