@@ -111,7 +111,7 @@ def test_a_device_that_was_rejected_may_be_accepted_by_its_words(waiting):
 
 
 def test_a_full_list_says_so(waiting):
-    assert "full" not in waiting("registration", "list", "--pending").stderr
+    assert "the list is full" not in waiting("registration", "list", "--pending").stderr
     text = waiting.config.read_text()
     waiting.config.write_text(text.replace("[log]", "[registration]\npending_devices = 2\n\n[log]"))
     assert "the list is full" in waiting("registration", "list", "--pending").stderr
