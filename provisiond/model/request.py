@@ -16,6 +16,8 @@ class RegisterRequest:
     Args:
         payload: its custom payload, any JSON or None.
         protocol: whose topics it asks on.
+        predates_reprovisioning: it speaks a version of the protocol that knows of no reprovisioning policies: it stays
+            at its hub, unless its enrollment has a policy of its own.
         octets: the message's payload, as it was published.
         answer: its answer to a challenge, or None for a first request.
         issued: the challenge it answers, taken out of the store; None when there was none.
@@ -25,6 +27,7 @@ class RegisterRequest:
     evidence: Evidence
     payload: JSONValue = None
     protocol: Role = Role.DPS
+    predates_reprovisioning: bool = False
     octets: bytes = b""
     answer: Answer | None = None
     issued: IssuedChallenge | None = None

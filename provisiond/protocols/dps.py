@@ -12,6 +12,7 @@ A TPM device adds `tpm: {endorsementKey, storageRootKey}` to its register body, 
 Identity comes from the CONNECT, never from a body. `$rid` is the first parameter of a reply: SDKs find it by position.
 """
 
+import re
 from dataclasses import dataclass, replace
 from typing import Any, Final
 from urllib.parse import unquote
@@ -56,6 +57,10 @@ _EK_CERTIFICATE_MAX_SIZE_BYTES: Final = 4096
 """NV storage of a TPM is small; EK certificates are 0.8 to 1.6 KiB."""
 
 _EK_CHAIN_MAX_CERTIFICATES: Final = 5
+
+_API_DATE: Final = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
+_LAST_WITHOUT_REPROVISIONING: Final = "2018-04-01"
+"""The last API version without reprovisioning policies (Azure DPS concepts, device reprovisioning)."""
 
 _IMMEDIATE_CLIENTS: Final = (
     "azure-iot-device-provisioning-py/",
@@ -238,9 +243,16 @@ def _parse_register(connection: Connection, payload: bytes) -> RegisterRequest:
         evidence=_evidence(connection, tpm),
         payload=body.get("payload"),
         protocol=Role.DPS,
+        predates_reprovisioning=_predates_reprovisioning(connection.api_version),
         octets=payload,
         answer=answer,
     )
+
+
+def _predates_reprovisioning(api_version: str) -> bool:
+    """Whether devices of this API version are never moved on their own, such as `2017-08-31-preview`."""
+    date = _API_DATE.match(api_version)
+    return date is not None and date[0] <= _LAST_WITHOUT_REPROVISIONING
 
 
 def recall(request: RegisterRequest, issued: IssuedChallenge | None) -> RegisterRequest:

@@ -5,13 +5,14 @@ from datetime import timedelta
 from typing import Final
 
 from provisiond.assignment.policies import allocate, candidates
-from provisiond.enrollment.reprovision import stays, substatus_after
+from provisiond.enrollment.reprovision import POLICIES, stays, substatus_after
 from provisiond.errors import AllocationError
 from provisiond.model import (
     AllocationPolicy,
     AllocationRequest,
     AttestationType,
     CustomAllocation,
+    Enrollment,
     Facts,
     Hub,
     JSONValue,
@@ -53,7 +54,7 @@ def choose_hub(
         AllocationError: no hub can take it (400208), or the custom allocation failed (400207).
     """
     enrollment, existing = verified.enrollment, facts.registration
-    kept = stays(existing, enrollment.reprovision_policy or policy.default_reprovision)
+    kept = stays(existing, _reprovision_of(request, enrollment, policy))
     current = next((hub for hub in facts.hubs if existing is not None and hub.name == existing.hub), None)
     if kept and existing is not None and (current is not None or existing.status in _AT_A_HUB):
         trace.passed("reprovisioning", f"stays on {existing.hub}: the policy never updates the hub assignment")
@@ -195,6 +196,12 @@ def _choose_by_webhook(
         raise AllocationError(finding, code=400207, public="Custom allocation failed: not a linked hub")
     trace.passed("allocation", f"custom: the webhook chose {chosen.name}")
     return chosen
+
+
+def _reprovision_of(request: RegisterRequest, enrollment: Enrollment, policy: RegistrationPolicy) -> ReprovisionPolicy:
+    if request.predates_reprovisioning:
+        return enrollment.reprovision_policy or POLICIES["never"]
+    return enrollment.reprovision_policy or policy.default_reprovision
 
 
 def _reprovision(verified: Verified, policy: RegistrationPolicy) -> ReprovisionPolicy:

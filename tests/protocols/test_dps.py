@@ -1,5 +1,6 @@
 import contextlib
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -173,6 +174,23 @@ def test_the_body_of_a_poll_is_ignored(body):
 def test_a_poll_names_exactly_one_operation(query):
     with pytest.raises(NotFound):
         parse("$dps/registrations/GET/iotdps-get-operationstatus/" + query)
+
+
+@pytest.mark.parametrize(
+    ("api_version", "expected"),
+    [
+        ("2017-08-31-preview", True),
+        ("2018-04-01", True),
+        ("2018-09-01-preview", False),
+        ("2019-03-31", False),
+        ("", False),
+        ("1", False),
+    ],
+)
+def test_only_old_api_versions_know_of_no_reprovisioning(api_version, expected):
+    connection = replace(CONNECTION, api_version=api_version)
+    message = Message(topic="$dps/registrations/PUT/iotdps-register/?$rid=1", payload=b"")
+    assert dps.parse(connection, message).predates_reprovisioning is expected
 
 
 @pytest.mark.parametrize(

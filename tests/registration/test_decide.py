@@ -49,10 +49,11 @@ def token(device="Dev-1", key=PRIMARY_KEY, resource=None):
     )
 
 
-def register(facts, device="Dev-1", *, sas=None, chain=(), context=CONTEXT, policy=POLICY):
+def register(facts, device="Dev-1", *, sas=None, chain=(), context=CONTEXT, policy=POLICY, **request):
     request = RegisterRequest(
         claimed_id=RegistrationId.parse(device),
         evidence=Evidence(sas_token=sas, unverified_chain=chain, possession=Possession.TLS),
+        **request,
     )
     return decide_register(request, facts, policy=policy, context=context)
 
@@ -246,6 +247,20 @@ def test_a_device_that_must_never_move_stays_even_when_its_hub_is_gone():
     again = register(facts(enrollment, registration=first, hubs=others), sas=token())
     assert again.registration is None
     assert again.reply.registration.hub == first.hub
+
+
+@pytest.mark.parametrize(
+    ("own_policy", "stays"),
+    [(None, True), (ReprovisionPolicy(update_hub_assignment=True, migrate_device_data=True), False)],
+)
+def test_a_device_of_before_reprovisioning_stays_unless_its_enrollment_says_otherwise(own_policy, stays):
+    """Azure DPS, device reprovisioning: with API 2018-04-01 and no policy devices were sticky; a policy always wins."""
+    enrollment = individual("dev-1", reprovision_policy=own_policy)
+    first = assigned(enrollment)
+    others = tuple(hub for hub in HUBS if hub.name != first.hub)
+    known = facts(enrollment, registration=first, hubs=others)
+    again = register(known, sas=token(), predates_reprovisioning=True)
+    assert (again.reply.registration.hub == first.hub) is stays
 
 
 def test_a_changed_device_id_waits_until_the_record_is_deleted():
