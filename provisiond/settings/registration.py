@@ -28,7 +28,8 @@ class RegistrationSettings(Section):
     )
     reprovision: Literal["reprovisionandmigratedata", "reprovisionandresetdata", "never"] = Field(
         default="reprovisionandmigratedata",
-        description="What happens when an assigned device registers again, where an enrollment does not say.",
+        description="What happens when an assigned device registers again, where an enrollment does not say. Devices "
+        "of Azure API versions up to 2018-04-01 stay at their hub all the same.",
     )
     retire_after_s: Annotated[Seconds, duration_within("0s", "30d")] = Field(
         default=3600.0,
