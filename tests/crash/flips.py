@@ -10,51 +10,59 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Mapping
+from hashlib import sha256
 from pathlib import Path
 
+from provisiond.attestation.x509 import subject_hash
 from provisiond.errors import StoreError
-from provisiond.model import EnrollmentKind, ProvisioningStatus
+from provisiond.model import ProvisioningStatus
 from provisiond.ports import FactsQuery, StoredFacts, Write
 from provisiond.store import SqliteStore
 from tests.store.records import KEYS, make_audit, make_enrollment, make_group, make_registration
+from tests.store.released import CA_DER
 
-DEVICES = 60
+DEVICES, STRANGERS = 60, 10
+NAMES = [f"device-{number:03d}" for number in range(DEVICES + STRANGERS)]
 
 Answers = Mapping[str, StoredFacts | str]
 
 
 async def fill(path: Path) -> None:
-    """Devices that are enrolled, some disabled, and registered; and a group."""
+    """Devices that are enrolled, some disabled, and registered, some with a TPM; groups; a hub that drains."""
     async with await SqliteStore.open(path) as store:
-        await store.create_enrollment(make_group("line-4"), make_audit())
-        for number in range(DEVICES):
-            name = f"device-{number:03d}"
+        await store.create_enrollment(make_group("line-4", ca_der=CA_DER), make_audit())
+        await store.create_enrollment(make_group("keys"), make_audit())
+        await store.set_hub_draining("local", True, make_audit())
+        for number, name in enumerate(NAMES[:DEVICES]):
             status = ProvisioningStatus.DISABLED if number % 3 == 0 else ProvisioningStatus.ENABLED
             enrollment = make_enrollment(name, attestation=KEYS, provisioning_status=status)
             await store.create_enrollment(enrollment, make_audit())
-            await store.commit(Write(registration=make_registration(name), expected_version=0, audit=make_audit()))
+            registration = make_registration(name, endorsement_key_hash=hash_of(number) if number % 2 else None)
+            await store.commit(Write(registration=registration, expected_version=0, audit=make_audit()))
+
+
+def hash_of(number: int) -> bytes:
+    """Of the endorsement key of a device."""
+    return sha256(b"%d" % number).digest()
 
 
 async def ask(path: Path) -> Answers:
-    """What the store says of every device; `not given` where it refuses to."""
+    """What the store says of every device, and of some that are not there; `not given` where it refuses to."""
     answers: dict[str, StoredFacts | str] = {}
-    async with await SqliteStore.open(path, quick_check=True) as store:
-        for number in range(DEVICES):
-            name = f"device-{number:03d}"
+    async with await SqliteStore.open(path) as store:
+        for number, name in enumerate(NAMES):
+            question = FactsQuery(
+                registration_key=name,
+                issuer_hashes=frozenset([subject_hash(CA_DER)]),
+                symmetric_key_groups=True,
+                tpm_groups=True,
+                endorsement_key_hash=hash_of(number),
+            )
             try:
-                answers[name] = await store.facts(FactsQuery(registration_key=name, symmetric_key_groups=True))
+                answers[name] = await store.facts(question)
             except StoreError:
                 answers[name] = "not given"
-        for kind in EnrollmentKind:
-            await _list(store, kind)
     return answers
-
-
-async def _list(store: SqliteStore, kind: EnrollmentKind) -> None:
-    try:
-        await store.list_enrollments(kind, limit=DEVICES)
-    except StoreError:
-        return
 
 
 def judge(path: Path, expected: Answers) -> tuple[str, list[str]]:
