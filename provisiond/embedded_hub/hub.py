@@ -45,6 +45,9 @@ _LAST_SEEN_LOOK_S: Final = 10.0
 _JUDGED_AT_ONCE: Final = 64
 """Sessions that are judged together when enrollments have changed: one group of the store's reads."""
 
+_OUTDATED: Final = -1
+"""No count of changes of access: whoever was judged at it is judged again."""
+
 _CONDITION_FAILED: Final = 412001
 
 logger = logging.getLogger("provisiond.hub")
@@ -115,8 +118,12 @@ class EmbeddedHub:
         self._sessions.attach(transport)
 
     def reload(self, policy: AttestationPolicy) -> None:
-        """Judge by this policy from now on."""
+        """Judge by this policy from now on; who is connected is judged again at the next look."""
+        if policy == self._judge.policy:
+            return
         self._judge.policy = policy
+        for session in self._sessions:
+            session.judged_at = _OUTDATED
 
     @property
     def connected(self) -> int:

@@ -93,7 +93,7 @@ def judge_access(
     Raises:
         AttestationError: findings `device-unknown`, `device-not-assigned`, `hub-not-embedded`, `enrollment-unknown`,
             `enrollment-disabled`, `enrollment-changed`, `mechanism-not-allowed`, `no-evidence`, `hub-key-missing`,
-            `endorsement-key-mismatch`, and those of `check_sas` and `attestation.x509`.
+            `endorsement-key-mismatch`, `ek-denied`, and those of `check_sas` and `attestation.x509`.
     """
     try:
         registration, departure = _assigned(facts, connection, now, trace)
@@ -190,11 +190,11 @@ def _enrollment_of(registration: Registration, facts: HubFacts, policy: Attestat
     if enrollment.attestation_type not in policy.allowed:
         raise _refused(trace, "mechanism-not-allowed", f"{enrollment.attestation_type} is not allowed on this service")
     trace.passed("enrollment", f"{enrollment.kind} enrollment {enrollment.id} is enabled")
-    _check_tpm(registration, enrollment, trace)
+    _check_tpm(registration, enrollment, policy, trace)
     return enrollment
 
 
-def _check_tpm(registration: Registration, enrollment: Enrollment, trace: Trace) -> None:
+def _check_tpm(registration: Registration, enrollment: Enrollment, policy: AttestationPolicy, trace: Trace) -> None:
     """The hub key belongs to the TPM that registered; another one that is enrolled since has to register first."""
     material = enrollment.attestation
     if not isinstance(material, TpmMaterial):
@@ -204,6 +204,8 @@ def _check_tpm(registration: Registration, enrollment: Enrollment, trace: Trace)
     enrolled, registered = material.endorsement_key, registration.endorsement_key or b""
     if enrolled is not None and not compare_digest(enrolled, registered):
         raise _refused(trace, "endorsement-key-mismatch", "the enrolled TPM is not the one that registered")
+    if registration.endorsement_key_hash in policy.tpm.deny.endorsement_key_hashes:
+        raise _refused(trace, "ek-denied", "the endorsement key is on the deny list")
 
 
 def _check_certificate(

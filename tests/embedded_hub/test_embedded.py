@@ -1,14 +1,19 @@
 """Devices at the embedded hub, over real sockets and real TLS."""
 
 import asyncio
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from provisiond.attestation.ek_certificate import EkDenyList
 from provisiond.attestation.symmetric_key import derive_device_key, generate_sas_token
+from provisiond.attestation.tpm import endorsement_key_hash
 from provisiond.model import EnrollmentKind, InitialTwin, Retirement, Substatus, TpmMaterial
 from provisiond.protocols import iothub, operator
 from provisiond.protocols.operator import Disconnect, GetTwin, InvokeMethod, SendMessage, TwinProperties, UpdateTwin
+from provisiond.registration.attest import AttestationPolicy
+from provisiond.registration.tpm_claim import TpmPolicy
 from tests.certificates import make_ca, make_leaf
 from tests.embedded_hub.gateway import body_of, make_audit
 from tests.enrollment_factory import PRIMARY_KEY, SECONDARY_KEY, certificates, group, individual
@@ -392,6 +397,23 @@ async def test_deleting_the_enrollment_or_the_registration_cuts_the_session(enro
     async with enrolled.device("Dev-2", key=PRIMARY_KEY) as device:
         await enrolled.store.delete_enrollment(EnrollmentKind.INDIVIDUAL, "dev-2", if_match=None, audit=make_audit())
         await device.gone()
+
+
+async def test_a_tpm_on_the_deny_list_is_cut_off_at_the_reload_and_nobody_else(enrolled):
+    ek = b"ek" * 50
+    keys = {"hub_key": HUB_KEY, "endorsement_key": ek, "endorsement_key_hash": endorsement_key_hash(ek)}
+    await enrolled.enroll(individual("Tpm-1", TpmMaterial(endorsement_key=ek)), **keys)
+    policy = AttestationPolicy(id_scope="0ne0TEST")
+    denied = EkDenyList(endorsement_key_hashes=frozenset({endorsement_key_hash(ek)}))
+    async with dev_1(enrolled) as other, enrolled.device("Tpm-1", key=HUB_KEY) as device:
+        enrolled.hub.reload(replace(policy, tpm=TpmPolicy(deny=denied)))
+        await device.gone()
+        await other.subscribe(TWIN_REPLIES)
+        assert "/res/200/" in (await other.ask(iothub.twin_get("1"))).topic
+    assert await enrolled.is_refused("Tpm-1", key=HUB_KEY)
+    enrolled.hub.reload(policy)
+    async with enrolled.device("Tpm-1", key=HUB_KEY):
+        pass
 
 
 async def test_an_operator_cuts_a_device_off(enrolled):

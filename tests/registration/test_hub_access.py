@@ -5,6 +5,7 @@ from datetime import timedelta
 
 import pytest
 
+from provisiond.attestation.ek_certificate import EkDenyList
 from provisiond.attestation.symmetric_key import derive_device_key, generate_sas_token
 from provisiond.attestation.x509 import issuer_hashes, subject_hash
 from provisiond.errors import AttestationError
@@ -22,6 +23,7 @@ from provisiond.model import (
 )
 from provisiond.registration.attest import AttestationPolicy
 from provisiond.registration.hub_access import HubFacts, device_keys, judge_access
+from provisiond.registration.tpm_claim import TpmPolicy
 from tests.certificates import make_ca, make_leaf
 from tests.enrollment_factory import PRIMARY_KEY, SECONDARY_KEY, certificates, group, individual
 from tests.fakes_decision import NOW
@@ -280,6 +282,16 @@ def test_a_tpm_that_has_not_registered_has_no_key():
 def test_the_hub_key_of_another_tpm_is_worth_nothing_once_a_new_one_is_enrolled():
     known = facts(individual("Dev-1", TPM), hub_key=HUB_KEY, endorsement_key=b"other")
     assert finding(connect(sas=token(HUB_KEY)), known) == "endorsement-key-mismatch"
+
+
+def test_the_hub_key_of_a_tpm_on_the_deny_list_opens_nothing():
+    known = facts(
+        individual("Dev-1", TPM), hub_key=HUB_KEY, endorsement_key=TPM.endorsement_key, endorsement_key_hash=b"h" * 32
+    )
+    deny = EkDenyList(endorsement_key_hashes=frozenset({b"h" * 32}))
+    policy = replace(POLICY, tpm=TpmPolicy(deny=deny))
+    assert judge(connect(sas=token(HUB_KEY)), known)
+    assert finding(connect(sas=token(HUB_KEY)), known, policy=policy) == "ek-denied"
 
 
 # --- keys to try with
