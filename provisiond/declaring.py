@@ -2,14 +2,16 @@
 
 import json
 from collections.abc import Sequence
+from datetime import datetime
 from hashlib import sha256
 
-from provisiond.admin.declared import Declaration, Planned, plan
+from provisiond.admin.declared import Declaration, Planned, plan, problems_of
 from provisiond.admin.declared_hubs import Described, HubStep, compare_hubs
 from provisiond.admin.use_cases import Admin
 from provisiond.errors import AdminError, ConfigurationError
 from provisiond.settings import Settings
 from provisiond.settings.declared import declared_enrollments
+from provisiond.settings.problems import join_problems
 from provisiond.store.declared import DeclaredTables
 from provisiond.store.sqlite import SqliteStore
 from provisiond.system import SystemClock, SystemEntropy
@@ -20,6 +22,18 @@ ACTOR = "configuration"
 def declares(settings: Settings) -> bool:
     """Whether a configuration has any enrollments."""
     return bool(settings.enrollments or settings.enrollment_groups)
+
+
+def check_declared(settings: Settings) -> None:
+    """Require declarations that could be had, as far as that can be told without the database.
+
+    Raises:
+        ConfigurationError: some cannot; says file and line of each.
+    """
+    now = SystemClock().now()
+    problems = problems_of(_declarations(settings, now), hubs=settings.linked_hubs(), now=now)
+    if problems:
+        raise ConfigurationError(join_problems(problems))
 
 
 async def plan_declared(
@@ -33,14 +47,18 @@ async def plan_declared(
     """
     clock = SystemClock()
     admin = Admin(store=store, clock=clock, entropy=SystemEntropy(), hubs=settings.linked_hubs(), actor=actor)
-    declarations = [
-        Declaration(enrollment=one.enrollment, where=one.where, sets_status=one.sets_status)
-        for one in declared_enrollments(settings, now=clock.now())
-    ]
+    declarations = _declarations(settings, clock.now())
     try:
         return await plan(admin, DeclaredTables(store), declarations, adopt=adopt)
     except AdminError as error:
-        raise ConfigurationError(str(error)) from error
+        raise ConfigurationError(join_problems(str(error).splitlines())) from error
+
+
+def _declarations(settings: Settings, now: datetime) -> list[Declaration]:
+    return [
+        Declaration(enrollment=one.enrollment, where=one.where, sets_status=one.sets_status)
+        for one in declared_enrollments(settings, now=now)
+    ]
 
 
 async def plan_hubs(settings: Settings, store: SqliteStore) -> Sequence[HubStep]:

@@ -3,16 +3,18 @@
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from enum import StrEnum
 from typing import Final, Protocol
 
-from provisiond.admin.rules import CaIdentity, ca_identities
+from provisiond.admin.rules import CaIdentity, ca_identities, check_enrollment
 from provisiond.admin.use_cases import BOOKKEEPING, Admin
 from provisiond.errors import AdminError, AlreadyExists
-from provisiond.model import AuditRecord, Enrollment, EnrollmentKind, SymmetricKeyMaterial, TpmMaterial
+from provisiond.model import AuditRecord, Enrollment, EnrollmentKind, Hub, SymmetricKeyMaterial, TpmMaterial
 from provisiond.ports import EnrollmentChange
 
 CONFIG: Final = "config"
+_ANY_KEY: Final = bytes(64)
 
 
 class PlannedAction(StrEnum):
@@ -87,7 +89,35 @@ class Declaration:
 
 
 class DeclarationError(AlreadyExists):
-    """A declaration cannot be had; the message begins with its file and line."""
+    """Declarations cannot be had; each line of the message begins with file and line of one."""
+
+
+def problems_of(declarations: Sequence[Declaration], *, hubs: Sequence[Hub], now: datetime) -> Sequence[str]:
+    """What is wrong with declarations by themselves, whatever is enrolled; each line begins with file and line.
+
+    Args:
+        declarations: keys that are to be generated are empty.
+        hubs: the linked hubs.
+        now: aware UTC; certificates are judged at this time.
+    """
+    problems: list[str] = []
+    owners: dict[CaIdentity, str] = {}
+    for one in declarations:
+        enrollment = one.enrollment
+        if isinstance(material := enrollment.attestation, SymmetricKeyMaterial):
+            keys = (material.primary_key or _ANY_KEY, material.secondary_key or _ANY_KEY)
+            attestation = SymmetricKeyMaterial(primary_key=keys[0], secondary_key=keys[1])
+            enrollment = replace(enrollment, attestation=attestation)
+        try:
+            check_enrollment(enrollment, hubs=hubs, now=now)
+        except AdminError as error:
+            problems.append(f"{one.where}: {error}")
+            continue
+        for identity in ca_identities(enrollment):
+            owner = owners.setdefault(identity, enrollment.id)
+            if owner != enrollment.id:
+                problems.append(f"{one.where}: enrollment group {owner} has the CA of {enrollment.id} already")
+    return problems
 
 
 async def plan(
@@ -106,13 +136,19 @@ async def plan(
             be enrolled.
     """
     steps: list[Planned] = []
+    problems: list[str] = []
     kept: set[tuple[EnrollmentKind, str]] = set()
     for kind in EnrollmentKind:
         of_kind = [one for one in declarations if one.enrollment.kind is kind]
         known = await store.get_enrollments(kind, [one.enrollment.key for one in of_kind])
         for one in of_kind:
             kept.add((kind, one.enrollment.key))
-            steps += _step(admin, one, known.get(one.enrollment.key), adopt=adopt)
+            try:
+                steps += _step(admin, one, known.get(one.enrollment.key), adopt=adopt)
+            except AdminError as error:
+                problems.append(f"{one.where}: {error}")
+    if problems:
+        raise DeclarationError("\n".join(problems))
     for gone in await store.list_declared():
         if (gone.kind, gone.key) not in kept:
             removal = (gone, admin.audit_removal(gone))
@@ -134,17 +170,14 @@ async def apply(store: DeclaredStore, steps: Sequence[Planned]) -> None:
 
 
 def _step(admin: Admin, one: Declaration, current: Enrollment | None, *, adopt: bool) -> Iterable[Planned]:
-    try:
-        if current is None:
-            change = admin.prepare_enrollment(one.enrollment)
-            return [Planned(action=PlannedAction.CREATE, after=change.enrollment, change=change)]
-        if current.origin != CONFIG and not adopt:
-            raise AlreadyExists(
-                f"{current.id} is enrolled by hand; delete it, or take it over with `provisiond apply --adopt`"
-            )
-        change = admin.prepare_enrollment(_merged(one, current), current=current)
-    except AdminError as error:
-        raise DeclarationError(f"{one.where}: {error}") from error
+    if current is None:
+        change = admin.prepare_enrollment(one.enrollment)
+        return [Planned(action=PlannedAction.CREATE, after=change.enrollment, change=change)]
+    if current.origin != CONFIG and not adopt:
+        raise AlreadyExists(
+            f"{current.id} is enrolled by hand; delete it, or take it over with `provisiond apply --adopt`"
+        )
+    change = admin.prepare_enrollment(_merged(one, current), current=current)
     differences = _differences(current, change.enrollment)
     if not differences:
         return []

@@ -10,6 +10,7 @@ import typer
 
 from provisiond.cli.output import Output, OutputFormat, note, print_record, print_records, resolve_format, suggest
 from provisiond.cli.session import Config, load, start_command
+from provisiond.declaring import check_declared
 from provisiond.errors import ConfigurationError
 from provisiond.settings import Settings
 from provisiond.settings.example import render_example, to_toml
@@ -28,6 +29,7 @@ def check(config: Config = None) -> None:
     loaded = load(config)
     for warning in check_files(loaded.settings, now=SystemClock().now()):
         note(f"warning: {warning}")
+    check_declared(loaded.settings)
     for hub in loaded.settings.hubs:
         if not hub.is_embedded:
             asyncio.run(hub.to_connector().aclose())

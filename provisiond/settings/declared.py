@@ -2,7 +2,6 @@
 
 import base64
 import binascii
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -23,6 +22,7 @@ from provisiond.model import (
     X509Material,
 )
 from provisiond.settings.enrollments import DeclaredSettings, EnrollmentGroupSettings, EnrollmentSettings
+from provisiond.settings.problems import join_problems
 from provisiond.settings.schema import Settings
 from provisiond.settings.trust import read_file
 
@@ -54,46 +54,51 @@ def declared_enrollments(settings: Settings, *, now: datetime) -> tuple[Declared
     Raises:
         ConfigurationError: a file cannot be read or holds something else, or an id is there twice; says which line.
     """
-    declared = tuple(_declared(settings, now))
-    if len(declared) > _MAX_DECLARED:
+    every = (*settings.enrollments, *settings.enrollment_groups)
+    if len(every) > _MAX_DECLARED:
         raise ConfigurationError(
-            f"{len(declared)} enrollments in the file; import so many: `provisiond enrollment import`"
+            f"{len(every)} enrollments in the file; import so many: `provisiond enrollment import`"
         )
+    declared: list[DeclaredEnrollment] = []
+    problems: list[str] = []
     seen: dict[tuple[EnrollmentKind, str], str] = {}
-    for one in declared:
+    for settings_of_one in every:
+        try:
+            one = _declared(settings_of_one, now)
+        except ConfigurationError as error:
+            problems.append(str(error))
+            continue
         key = (one.enrollment.kind, one.enrollment.key)
         if key in seen:
-            raise ConfigurationError(f"{one.where}: {one.enrollment.id} is declared twice; first at {seen[key]}")
-        seen[key] = one.where
-    return declared
+            problems.append(f"{one.where}: {one.enrollment.id} is declared twice; first at {seen[key]}")
+        seen.setdefault(key, one.where)
+        declared.append(one)
+    if problems:
+        raise ConfigurationError(join_problems(problems))
+    return tuple(declared)
 
 
-def _declared(settings: Settings, now: datetime) -> Iterator[DeclaredEnrollment]:
-    every: tuple[EnrollmentSettings | EnrollmentGroupSettings, ...]
-    every = (*settings.enrollments, *settings.enrollment_groups)
-    for one in every:
-        twin_parts = (one.initial_twin_tags, one.initial_twin_properties)
-        individual = isinstance(one, EnrollmentSettings)
-        enrollment = Enrollment(
-            kind=EnrollmentKind.INDIVIDUAL if individual else EnrollmentKind.GROUP,
-            id=one.registration_id if isinstance(one, EnrollmentSettings) else one.group_id,
-            attestation=_material(one),
-            provisioning_status=one.provisioning_status or ProvisioningStatus.ENABLED,
-            device_id=one.device_id if isinstance(one, EnrollmentSettings) else None,
-            allocation_policy=one.allocation_policy,
-            iot_hubs=one.iot_hubs,
-            reprovision_policy=POLICIES[one.reprovision_policy] if one.reprovision_policy else None,
-            initial_twin=None
-            if twin_parts == (None, None)
-            else InitialTwin(tags=one.initial_twin_tags or {}, desired=one.initial_twin_properties or {}),
-            iot_edge=one.edge_enabled,
-            origin=ORIGIN,
-            created_at=now,
-            updated_at=now,
-        )
-        yield DeclaredEnrollment(
-            enrollment=enrollment, where=one.place, sets_status=one.provisioning_status is not None
-        )
+def _declared(one: EnrollmentSettings | EnrollmentGroupSettings, now: datetime) -> DeclaredEnrollment:
+    twin_parts = (one.initial_twin_tags, one.initial_twin_properties)
+    individual = isinstance(one, EnrollmentSettings)
+    enrollment = Enrollment(
+        kind=EnrollmentKind.INDIVIDUAL if individual else EnrollmentKind.GROUP,
+        id=one.registration_id if isinstance(one, EnrollmentSettings) else one.group_id,
+        attestation=_material(one),
+        provisioning_status=one.provisioning_status or ProvisioningStatus.ENABLED,
+        device_id=one.device_id if isinstance(one, EnrollmentSettings) else None,
+        allocation_policy=one.allocation_policy,
+        iot_hubs=one.iot_hubs,
+        reprovision_policy=POLICIES[one.reprovision_policy] if one.reprovision_policy else None,
+        initial_twin=None
+        if twin_parts == (None, None)
+        else InitialTwin(tags=one.initial_twin_tags or {}, desired=one.initial_twin_properties or {}),
+        iot_edge=one.edge_enabled,
+        origin=ORIGIN,
+        created_at=now,
+        updated_at=now,
+    )
+    return DeclaredEnrollment(enrollment=enrollment, where=one.place, sets_status=one.provisioning_status is not None)
 
 
 def _material(one: EnrollmentSettings | EnrollmentGroupSettings) -> AttestationMaterial:

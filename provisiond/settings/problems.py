@@ -1,7 +1,7 @@
 """What is wrong with a configuration, said so that it can be mended: where, which key, what to write instead."""
 
 import difflib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from types import UnionType
 from typing import Any, Final, get_args, get_origin
 
@@ -22,10 +22,13 @@ def describe(error: ValidationError, schema: type[BaseModel], place: Callable[[K
         place: where the value of a key came from, such as `/etc/provisiond/provisiond.toml:12`.
     """
     problems = error.errors(include_url=False)
-    lines = [f"{place(_path_of(problem))}: {_explain(problem, schema)}" for problem in problems[:_MOST_SHOWN]]
-    if len(problems) > _MOST_SHOWN:
-        lines.append(f"… and {len(problems) - _MOST_SHOWN} more")
-    return "\n".join(lines)
+    return join_problems([f"{place(_path_of(problem))}: {_explain(problem, schema)}" for problem in problems])
+
+
+def join_problems(problems: Sequence[str]) -> str:
+    """One line a problem, of many the first ten."""
+    more = [f"… and {len(problems) - _MOST_SHOWN} more"] if len(problems) > _MOST_SHOWN else []
+    return "\n".join([*problems[:_MOST_SHOWN], *more])
 
 
 def dotted(path: KeyPath) -> str:

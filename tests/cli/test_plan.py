@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import re
 
 import pytest
 import structlog.testing
@@ -131,6 +132,22 @@ def test_a_mistake_is_named_with_file_and_line_and_nothing_is_applied(declared, 
     assert line >= tables[1]
     declared()
     assert gateway("enrollment", "list").json == []
+
+
+def test_every_mistake_is_named_and_a_check_finds_what_an_apply_would(declared):
+    gateway = declared(
+        PUMP,
+        SENSOR.replace("sensor-7", "sensor-8"),
+        LINE,
+        LINE.replace("line-4", "line-5"),
+        PUMP.replace("pump-1", "a b"),
+    )
+    for words in (["config", "check"], ["plan"], ["apply"]):
+        said = gateway(*words, expect=78).stderr
+        assert "common name is sensor-7" in said and "registration id 'a b' is not" in said
+        assert len(re.findall(re.escape(f"{gateway.config}:") + r"\d+: ", said)) >= 2
+    declared(SENSOR.replace("sensor.pem", "gone-1.pem"), LINE.replace("line-4", "a").replace("line.pem", "gone-2.pem"))
+    assert gateway("config", "check", expect=78).stderr.count("cannot be read") >= 1
 
 
 # --- the daemon ------------------------------------------------------------------------------------------------------
