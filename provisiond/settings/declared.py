@@ -54,7 +54,8 @@ def declared_enrollments(settings: Settings, *, now: datetime) -> tuple[Declared
     Raises:
         ConfigurationError: a file cannot be read or holds something else, or an id is there twice; says which line.
     """
-    every = (*settings.enrollments, *settings.enrollment_groups)
+    every: list[EnrollmentSettings | EnrollmentGroupSettings] = list(settings.enrollments)
+    every += settings.enrollment_groups
     if len(every) > _MAX_DECLARED:
         raise ConfigurationError(
             f"{len(every)} enrollments in the file; import so many: `provisiond enrollment import`"
