@@ -99,13 +99,16 @@ def make_root(name: str, *, now: datetime) -> Credentials:
     return Credentials(certificate=builder.sign(key, hashes.SHA256()), key=key)
 
 
-def issue_server(root: Credentials, hosts: Sequence[str], *, now: datetime) -> Credentials:
+def issue_server(
+    root: Credentials, hosts: Sequence[str], *, now: datetime, key: ec.EllipticCurvePrivateKey | None = None
+) -> Credentials:
     """Issue a certificate for the listeners.
 
     Args:
         root: who signs.
         hosts: DNS names (the first label may be `*`) and IP addresses that devices connect to; at least one.
         now: aware UTC.
+        key: the listener's; a new one when it has none.
 
     Raises:
         InvalidArgument: a host is neither, or there are none.
@@ -115,7 +118,7 @@ def issue_server(root: Credentials, hosts: Sequence[str], *, now: datetime) -> C
     names = x509.SubjectAlternativeName([_general_name(host) for host in dict.fromkeys(hosts)])
     # A name that is too long for a common name is no loss: clients look at the subject alternative names.
     subject = _name(hosts[0] if len(hosts[0]) <= _COMMON_NAME_MAX_LENGTH else "provisiond")
-    return _issue(root, subject, ExtendedKeyUsageOID.SERVER_AUTH, now, SERVER_LIFETIME, names)
+    return _issue(root, subject, ExtendedKeyUsageOID.SERVER_AUTH, now, SERVER_LIFETIME, names, key)
 
 
 def issue_device(
@@ -244,8 +247,9 @@ def _issue(
     now: datetime,
     lifetime: timedelta,
     names: x509.SubjectAlternativeName | None = None,
+    key: ec.EllipticCurvePrivateKey | None = None,
 ) -> Credentials:
-    key = ec.generate_private_key(ec.SECP256R1())
+    key = key or ec.generate_private_key(ec.SECP256R1())
     # No certificate outlives who vouches for it.
     lifetime = min(lifetime, root.certificate.not_valid_after_utc - now)
     if lifetime <= timedelta():

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from provisiond.cli.ca_renew import EXAMPLE, renew
 from provisiond.cli.output import Output, note, print_record, print_text, suggest
 from provisiond.cli.session import Config, command, load, open_store
 from provisiond.errors import AlreadyExists
@@ -25,6 +26,7 @@ from provisiond.revocation_list import next_update, read_revocation_list, write_
 from provisiond.system import SystemClock
 
 app = typer.Typer(no_args_is_help=True, epilog="Example: provisiond ca show")
+app.command("renew", epilog=EXAMPLE)(renew)
 
 
 @app.command("show", epilog="Example: provisiond ca show -o json")

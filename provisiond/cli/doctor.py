@@ -16,11 +16,12 @@ from cryptography import x509
 from provisiond.cli.doctor_hubs import examine_certificate_hubs, examine_revocation_list
 from provisiond.cli.doctor_machine import clock_is_synchronized, examine_clock, examine_tpm_devices
 from provisiond.cli.doctor_service import examine_service_user
-from provisiond.cli.doctor_store import examine_operations
+from provisiond.cli.doctor_store import examine_operations, has_other_schema, is_open_to_all
 from provisiond.cli.exit_codes import ExitCode
 from provisiond.cli.finding import Finding
 from provisiond.cli.output import Output, OutputFormat, plain, print_records, resolve_format
 from provisiond.cli.reachability import is_listening, is_open
+from provisiond.cli.renewal import renewal
 from provisiond.cli.session import Config, command, load, start_command
 from provisiond.errors import AdminError, ConfigurationError, StoreError
 from provisiond.local_ca import load_root_certificate
@@ -71,9 +72,9 @@ def _examine(config: Path | None) -> Iterator[Finding]:
     yield from examine_revocation_list(settings, command(config), now)
     for listener in settings.broker.listeners:
         yield from _examine_listener(listener, settings, config)
-    yield from _examine_broker(settings)
+    yield from _examine_broker(settings, config)
     yield from examine_certificate_hubs(settings)
-    yield from examine_operations(settings, command(config), start_command(config), now)
+    yield from examine_operations(settings, config, now)
     yield from _examine_limits(settings)
     yield from _examine_tpm(settings)
     yield from examine_tpm_devices()
@@ -83,10 +84,16 @@ def _examine_files(settings: Settings, config: Path | None, now: datetime) -> It
     try:
         warnings = check_files(settings, now=now)
     except ConfigurationError as error:
-        yield Finding(level="FAIL", subject="files", text=str(error), mend=f"{command(config)} config check")
+        # What mends it stands in the error, when that is one command.
+        mend = str(error).partition("; run: ")[2] or f"{command(config)} config check"
+        if "renew it" in str(error):
+            mend = renewal(settings, config)
+        elif ".cert_file: " in str(error):
+            mend = renewal(settings, config, host=next((hub.host for hub in settings.hubs), ""))
+        yield Finding(level="FAIL", subject="files", text=str(error), mend=mend)
         return
     for warning in warnings:
-        yield Finding(level="warn", subject="files", text=warning, mend="provisiond init --dir NEW, or your own CA")
+        yield Finding(level="warn", subject="files", text=warning, mend=renewal(settings, config))
     if not warnings:
         yield Finding(level="ok", subject="files", text="certificates, keys and revocation lists can be used")
 
@@ -104,7 +111,9 @@ def _examine_state(settings: Settings, config: Path | None) -> Iterator[Finding]
         yield Finding(level="FAIL", subject="state", text=text, mend=f"chmod 0700 {directory}")
     elif free_bytes < _STATE_MIN_FREE_BYTES:
         text = f"{directory} has {free_bytes // 2**20} MiB left"
-        yield Finding(level="warn", subject="state", text=text, mend="make room on that file system")
+        yield Finding(
+            level="warn", subject="state", text=text, mend=f"du -xh {directory} | sort -h | tail  # then make room"
+        )
     else:
         yield Finding(level="ok", subject="state", text=f"{directory}, {free_bytes // 2**20} MiB free")
 
@@ -115,6 +124,9 @@ def _examine_database(settings: Settings, config: Path | None) -> Iterator[Findi
         text = f"{file} is not there yet"
         yield Finding(level="warn", subject="database", text=text, mend=start_command(config))
         return
+
+    if is_open_to_all(file) or has_other_schema(settings):
+        return  # told by the checks of the keys and of the schema
 
     async def look() -> tuple[str, ...]:
         async with await SqliteStore.open(file, read_only=True) as store:
@@ -142,7 +154,7 @@ def _examine_ca(settings: Settings, config: Path | None, now: datetime) -> Itera
     if expiry - now < _EXPIRY_NOTICE:
         text = f"the root certificate ends on {expiry:%Y-%m-%d}"
         yield Finding(
-            level="warn", subject="ca", text=text, mend="provisiond init --dir NEW, then give devices its root"
+            level="warn", subject="ca", text=text, mend="provisiond init --dir NEW  # then give devices its root"
         )
     else:
         yield Finding(level="ok", subject="ca", text=f"root certificate until {expiry:%Y-%m-%d}")
@@ -163,16 +175,18 @@ def _examine_listener(listener: Listener, settings: Settings, config: Path | Non
     here = [hub.host for hub in settings.hubs if hub.is_embedded]
     missing = [host for host in here if names and host.partition(":")[0].lower() not in names]
     if missing:
-        text = f"devices are sent to {', '.join(missing)}, which is not in {listener.cert_file}"
+        text = (
+            f"devices are sent to {', '.join(missing)}, which is not in {listener.cert_file}: add it, or change the hub"
+        )
         yield Finding(
             level="warn",
             subject=subject,
             text=text,
-            mend=f"provisiond init --dir NEW --host {missing[0]}, or change hubs",
+            mend=renewal(settings, config, host=missing[0]),
         )
 
 
-def _examine_broker(settings: Settings) -> Iterator[Finding]:
+def _examine_broker(settings: Settings, config: Path | None) -> Iterator[Finding]:
     if settings.broker.mode == "embedded":
         return
     external = settings.broker.external
@@ -183,7 +197,7 @@ def _examine_broker(settings: Settings) -> Iterator[Finding]:
             level="FAIL",
             subject="broker",
             text=f"nothing answers at {external.url}: no device can reach the service",
-            mend="start the broker, or mend [broker.external] url",
+            mend=f"{command(config)} config show | grep url  # start that broker, or mend [broker.external] url",
         )
 
 
@@ -204,7 +218,12 @@ def _examine_limits(settings: Settings) -> Iterator[Finding]:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < wanted:
         text = f"{hard} open files are allowed, max_connections needs {wanted}"
-        yield Finding(level="warn", subject="limits", text=text, mend=f"LimitNOFILE={wanted} in the systemd unit")
+        yield Finding(
+            level="warn",
+            subject="limits",
+            text=text,
+            mend=f"ulimit -n {wanted}  # before `provisiond run`; LimitNOFILE={wanted} in a systemd unit",
+        )
     else:
         yield Finding(level="ok", subject="limits", text="open files suffice for max_connections")
 

@@ -29,7 +29,7 @@ def examine_revocation_list(settings: Settings, command: str, now: datetime) -> 
     crl = read_revocation_list(file)
     if crl is None:
         text = f"{file} is not there yet" if not file.exists() else f"{file} holds no revocation list"
-        yield Finding(level="warn", subject=_SUBJECT, text=text, mend=f"{command} ca crl, or {command} run")
+        yield Finding(level="warn", subject=_SUBJECT, text=text, mend=f"{command} ca crl")
         return
     expires_at = next_update(crl)
     served = [f"http://{bind}{PEM_PATH}" for bind in _binds(settings)]
@@ -39,7 +39,7 @@ def examine_revocation_list(settings: Settings, command: str, now: datetime) -> 
         return
     verb = "has expired" if expires_at <= now else "expires"
     text = f"{file} {verb} on {expires_at:%Y-%m-%d %H:%M} UTC: hubs that have it refuse every certificate from then on"
-    mend = f"{command} ca crl, where root.key is; then have the hubs read it"
+    mend = f"{command} ca crl  # where root.key is; then have the hubs read it"
     yield Finding(level="warn", subject=_SUBJECT, text=text, mend=mend)
 
 

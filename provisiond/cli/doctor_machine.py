@@ -42,7 +42,7 @@ def examine_clock(now: datetime, *, is_synchronized: bool | None) -> Iterator[Fi
             subject="clock",
             text=f"{now:%Y-%m-%d %H:%M} UTC, but nothing keeps it right (the kernel has it as not synchronized): "
             "when it drifts, tokens and certificates are refused",
-            mend="timedatectl set-ntp true, or chrony with rtcsync and a time source of the site",
+            mend="timedatectl set-ntp true  # or chrony with rtcsync and a time source of the site",
         )
     else:
         kept = "" if is_synchronized is None else ", synchronized"

@@ -16,6 +16,9 @@ from cryptography import x509
 from provisiond.admin.hubs import is_current
 from provisiond.cli.finding import Finding
 from provisiond.cli.reachability import is_open
+from provisiond.cli.renewal import renewal
+from provisiond.cli.session import command as command_of
+from provisiond.cli.session import start_command
 from provisiond.errors import ProvisiondError, StoreError
 from provisiond.settings import Settings
 from provisiond.store import SqliteStore
@@ -36,19 +39,19 @@ class _Seen:
     hubs: Mapping[str, Mapping[str, Any]]
 
 
-def examine_operations(settings: Settings, command: str, start: str, now: datetime) -> Iterator[Finding]:
+def examine_operations(settings: Settings, config: Path | None, now: datetime) -> Iterator[Finding]:
     """Look at what a running service rests on.
 
     Args:
         settings: the configuration.
-        command: how a mending command begins.
-        start: the command that starts the daemon.
+        config: what `--config` says, for the mending commands.
         now: aware UTC.
     """
+    command, start = command_of(config), start_command(config)
     yield from _examine_keys(settings)
-    yield from _examine_server_certificates(settings, now)
+    yield from _examine_server_certificates(settings, config, now)
     yield from _examine_metrics(settings, start)
-    if not settings.database_file.exists():
+    if not settings.database_file.exists() or is_open_to_all(settings.database_file):
         return
     found = list(_examine_schema(settings, command))
     yield from found
@@ -79,6 +82,16 @@ async def _look(settings: Settings) -> _Seen:
         )
 
 
+def is_open_to_all(file: Path) -> bool:
+    """Whether others than owner and group may use a file that holds keys: nothing is done with it then."""
+    return bool(stat.S_IMODE(file.stat().st_mode) & stat.S_IRWXO)
+
+
+def has_other_schema(settings: Settings) -> bool:
+    """Whether the database is of an older or newer version than this one."""
+    return any(finding.level == "FAIL" for finding in _examine_schema(settings, ""))
+
+
 def _examine_schema(settings: Settings, command: str) -> Iterator[Finding]:
     known = len(migrations())
     try:
@@ -91,7 +104,12 @@ def _examine_schema(settings: Settings, command: str) -> Iterator[Finding]:
         yield Finding(level="FAIL", subject="schema", text=text, mend=f"{command} db migrate")
     elif version > known:
         text = f"the database has schema version {version}, this version knows {known}"
-        yield Finding(level="FAIL", subject="schema", text=text, mend="upgrade provisiond, or restore a backup")
+        yield Finding(
+            level="FAIL",
+            subject="schema",
+            text=text,
+            mend=f"{command} db restore FILE  # a backup of before, or upgrade provisiond",
+        )
     else:
         yield Finding(level="ok", subject="schema", text=f"version {version}")
 
@@ -104,7 +122,7 @@ def _examine_audit(seen: _Seen, command: str, now: datetime) -> Iterator[Finding
         yield Finding(level="ok", subject="audit", text=f"{seen.verdict.count} records, none was altered")
     if seen.newest_at is not None and seen.newest_at > now + _CLOCK_TOLERANCE:
         text = f"it is {now:%Y-%m-%d %H:%M} UTC, but something was recorded at {seen.newest_at:%Y-%m-%d %H:%M}"
-        mend = "timedatectl set-ntp true, or set the clock"
+        mend = "timedatectl set-ntp true  # or set the clock"
         yield Finding(level="FAIL", subject="clock went back", text=text, mend=mend)
 
 
@@ -150,10 +168,12 @@ def _examine_key(file: Path) -> Iterator[Finding]:
         yield Finding(level="FAIL", subject="key permissions", text=text, mend=f"chmod 0600 {file}")
     elif not os.access(file, os.R_OK):
         text = f"this user may not read {file}"
-        yield Finding(level="warn", subject="key permissions", text=text, mend="run as the user of the service")
+        yield Finding(
+            level="warn", subject="key permissions", text=text, mend=f"sudo -u {file.owner()} provisiond doctor"
+        )
 
 
-def _examine_server_certificates(settings: Settings, now: datetime) -> Iterator[Finding]:
+def _examine_server_certificates(settings: Settings, config: Path | None, now: datetime) -> Iterator[Finding]:
     for listener in settings.broker.listeners:
         if listener.cert_file is None:
             continue
@@ -164,7 +184,7 @@ def _examine_server_certificates(settings: Settings, now: datetime) -> Iterator[
         subject, days = f"certificate {listener.name}", (expiry - now).days
         text = f"{listener.cert_file} ends on {expiry:%Y-%m-%d}, in {days} days"
         level = "FAIL" if expiry <= now else "warn" if expiry - now < _TLS_NOTICE else "ok"
-        mend = "" if level == "ok" else f"put a new one at {listener.cert_file}, then: systemctl reload provisiond"
+        mend = "" if level == "ok" else renewal(settings, config)
         yield Finding(level=level, subject=subject, text=text, mend=mend)
 
 

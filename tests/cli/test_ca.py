@@ -1,12 +1,15 @@
 """`provisiond ca`."""
 
+import shlex
 import stat
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from provisiond.local_ca import load_root, make_revocation_list
+from provisiond.local_ca import issue_server, load_root, make_revocation_list
 from tests.certificates import make_ca, make_leaf
 from tests.embedded_hub.gateway import make_registration
 from tests.enrollment_factory import certificates, individual
@@ -102,3 +105,65 @@ def test_doctor_says_whether_devices_with_certificates_can_connect_to_a_mosquitt
     gateway("enrollment", "create", "pump", "--certificate-path", tmp_path / "pump.crt")
     (found,) = findings()
     assert (found["level"], found["text"][:24]) == ("warn", "nothing answers with TLS")
+
+
+# --- renewing the listeners' certificate -----------------------------------------------------------------------------
+
+
+def certificate_of(gateway):
+    return x509.load_pem_x509_certificate((gateway.directory / "tls/server.crt").read_bytes())
+
+
+def test_a_listeners_certificate_is_renewed_with_its_names_and_key(gateway):
+    before, key = certificate_of(gateway), (gateway.directory / "tls/server.key").read_bytes()
+    (renewed,) = gateway("ca", "renew", "--host", "gateway.local", "--host", "localhost").json
+    after = certificate_of(gateway)
+    assert renewed["names"] == ["localhost", "127.0.0.1", "::1", "gateway.local"]
+    assert (after.public_key(), after.issuer) == (before.public_key(), before.issuer)
+    assert after.serial_number != before.serial_number
+    assert (gateway.directory / "tls/server.key").read_bytes() == key
+    gateway("config", "check")
+    assert {path.name for path in (gateway.directory / "tls").iterdir()} == {"server.crt", "server.key"}
+
+
+def test_one_that_was_lost_is_issued_for_the_names_that_are_given(gateway):
+    (gateway.directory / "tls/server.crt").unlink()
+    assert "needs a host name" in gateway("ca", "renew", expect=2).stderr
+    assert gateway("ca", "renew", "--host", "localhost").json[0]["names"] == ["localhost"]
+    gateway("config", "check")
+
+
+def test_one_of_another_authority_is_left_as_it_is(gateway):
+    other = make_leaf("localhost", make_ca("other"))
+    (gateway.directory / "tls/server.crt").write_bytes(other.pem)
+    assert "of another authority" in gateway("ca", "renew", expect=2).stderr
+    assert (gateway.directory / "tls/server.crt").read_bytes() == other.pem
+
+
+@pytest.mark.parametrize("content", [b"", b"junk"])
+def test_a_certificate_or_key_that_cannot_be_read_is_told(gateway, content):
+    (gateway.directory / "tls/server.key").write_bytes(content)
+    assert "holds no unencrypted private key" in gateway("ca", "renew", expect=2).stderr
+    (gateway.directory / "tls/server.crt").write_bytes(content)
+    assert "cannot be read as a certificate" in gateway("ca", "renew", expect=2).stderr
+
+
+def test_doctor_mends_a_certificate_that_ends_and_one_that_lacks_a_name(gateway):
+    root = load_root(gateway.directory / "ca")
+    now = datetime.now(UTC)
+    key = load_pem_private_key((gateway.directory / "tls/server.key").read_bytes(), password=None)
+    ending = issue_server(root, ["localhost"], now=now - timedelta(days=5 * 365 - 10), key=key)
+    (gateway.directory / "tls/server.crt").write_bytes(ending.certificate_pem)
+    gateway.config.write_text(gateway.config.read_text().replace('host = "localhost"', 'host = "gateway.local"'))
+
+    def mends():
+        found = gateway("doctor").json
+        names = ("files", "certificate devices", "listener devices")
+        return {one["mend"] for one in found if one["subject"] in names and "ca renew" in one["mend"]}
+
+    assert len(mends()) == 2
+    for mend in mends():
+        words = shlex.split(mend, comments=True)
+        assert words[:3] == ["provisiond", "-c", str(gateway.config)]
+        gateway(*words[3:])
+    assert mends() == set()
