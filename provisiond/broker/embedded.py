@@ -228,7 +228,7 @@ class EmbeddedBroker(Broker):
         )
         self._enter(connection, session, handler)
         try:
-            client.write(packets.encode_connack(_ACCEPTED))
+            client.write(packets.encode_connack(_ACCEPTED, session_present=bool(connection.resumed)))
             await handler.start()
             client.shut(says_goodbye=False)
         finally:
@@ -253,6 +253,7 @@ class EmbeddedBroker(Broker):
             client_id=request.client_id,
             username=request.username,
             password=request.password,
+            clean_session=request.clean_session,
         )
         try:
             async with asyncio.timeout(self._limits.admit_timeout_s):

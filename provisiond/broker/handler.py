@@ -71,7 +71,8 @@ class DeviceHandler(BrokerProtocolHandler):
         # The server waits one and a half keep-alive periods (MQTT-3.1.2-24); 0 means no keep-alive, bounded here.
         ceiling_s = limits.keep_alive_ceiling_s
         self._patience_s = 1.5 * (min(keep_alive_s, ceiling_s) if keep_alive_s else ceiling_s)
-        self._granted: dict[str, int] = {}
+        judged = {one: access.judge_subscribe(connection, one, qos) for one, qos in connection.resumed}
+        self._granted = {one: granted for one, granted in judged.items() if granted != access.REFUSED}
         self._backlog: deque[Message] = deque()
         self._backlog_bytes = 0
         self._is_busy = False
@@ -94,6 +95,8 @@ class DeviceHandler(BrokerProtocolHandler):
             ClientGone: it went away.
         """
         client, turn = self._client, 0
+        if self._granted:
+            await self._tell_subscriptions()
         while True:
             packet = client.next_packet()
             if packet is None:
@@ -108,7 +111,10 @@ class DeviceHandler(BrokerProtocolHandler):
             elif kind == packets.DISCONNECT:
                 return
             elif self._control(kind, body) and not access.is_provisioning(self.connection.role):
-                await self._gatekeeper.subscriptions_changed(self.connection, MappingProxyType(self._granted))
+                await self._tell_subscriptions()
+
+    async def _tell_subscriptions(self) -> None:
+        await self._gatekeeper.subscriptions_changed(self.connection, MappingProxyType(self._granted))
 
     async def _publish(self, flags: int, body: bytes) -> None:
         publication = packets.parse_publish(flags, body)

@@ -333,9 +333,9 @@ def parse_packet_id(body: bytes) -> int:
 
 
 @cache
-def encode_connack(return_code: int) -> bytes:
-    """A CONNACK with session-present 0: no session ever outlives its connection (MQTT-3.2.2-1)."""
-    data: bytes = ConnackPacket.build(0, return_code).to_bytes()
+def encode_connack(return_code: int, *, session_present: bool = False) -> bytes:
+    """A CONNACK; only subscriptions at a hub ever outlive their connection (MQTT-3.2.2-1, MQTT-3.2.2-2)."""
+    data: bytes = ConnackPacket.build(int(session_present), return_code).to_bytes()
     return data
 
 

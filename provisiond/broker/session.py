@@ -19,7 +19,8 @@ class _Connected:
 class DeviceSession(Session):
     """A session that is born with its connection and dies with it.
 
-    Nothing is kept for the client's next connection (session-present is always 0): no will, no queue, no certificate.
+    Nothing is kept here for the client's next connection: no will, no queue, no certificate. What a device at its hub
+    stays subscribed to is the hub's to know.
     amqtt knows it by its connection id, so that no client can name another's.
 
     Args:

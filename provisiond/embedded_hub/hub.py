@@ -23,6 +23,7 @@ from provisiond.embedded_hub.commands import DeviceCommands
 from provisiond.embedded_hub.departures import Departures
 from provisiond.embedded_hub.judge import AccessJudge
 from provisiond.embedded_hub.sessions import MethodResult, Session, Sessions
+from provisiond.embedded_hub.subscriptions import Subscriptions
 from provisiond.embedded_hub.twins import Twins
 from provisiond.errors import AttestationError, ConnectRefused, EtagMismatch, MalformedRequest, ServerFault
 from provisiond.model import ConnectAttempt, Connection, Message
@@ -90,6 +91,7 @@ class EmbeddedHub:
         self._background = Background()
         self._twins = Twins(store, clock)
         self._messages = CloudMessages(store=store, clock=clock, sessions=self._sessions, background=self._background)
+        self._subscriptions = Subscriptions(store, self._sessions)
         self._access_changes = 0
         self._departures = Departures(store=store, hubs=hubs, clock=clock, entropy=entropy)
         self.commands = DeviceCommands(
@@ -140,7 +142,7 @@ class EmbeddedHub:
         """
         try:
             connection = iothub.claim(attempt)
-            session = await self._judged(connection)
+            session = await self._judged(connection, clean_session=attempt.clean_session)
         except ConnectRefused as error:
             self._observer.connect_refused(attempt, error)
             raise
@@ -149,7 +151,7 @@ class EmbeddedHub:
         if session.access.departing_from is None:
             self._departures.arrived(session.access.registration.hub or "", session.access.registration.key)
         self._tell(session, "connected")
-        return connection
+        return session.connection
 
     async def handle(self, connection: Connection, message: Message) -> Message | None:
         """Take what a device says: an event is handed on, a twin request is answered."""
@@ -177,6 +179,7 @@ class EmbeddedHub:
         if session is not None:
             self._sessions.subscribed(session, frozenset(granted))
             self._messages.deliver(session)
+            await self._subscriptions.changed(session, granted)
 
     def has_outstanding_operation(self, connection: Connection) -> bool:
         """False: a device at its hub is not waited for."""
@@ -189,16 +192,25 @@ class EmbeddedHub:
         if session is not None:
             self._tell(session, "disconnected")
 
-    async def _judged(self, connection: Connection) -> Session:
+    async def _judged(self, connection: Connection, *, clean_session: bool) -> Session:
         judged_at = self._access_changes
         try:
             access = await self._judge.judge(connection)
+            kept = await self._subscriptions.resume(connection.claimed_id.key, clean_session=clean_session)
         except AttestationError as error:
             raise ConnectRefused(f"{error.finding}: {error}") from error
         except ServerFault as error:
             raise ConnectRefused(str(error), return_code=3) from error
         now = self._clock.now()
-        return Session(connection=connection, access=access, judged_at=judged_at, since=now, last_seen_at=now)
+        return Session(
+            connection=replace(connection, resumed=tuple(kept.items())),
+            access=access,
+            judged_at=judged_at,
+            since=now,
+            last_seen_at=now,
+            clean_session=clean_session,
+            kept=kept,
+        )
 
     # --- what devices say ---------------------------------------------------------------------------------------------
 

@@ -1,7 +1,7 @@
 """The devices that are connected now, and since when; what of it is to be written down."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
@@ -37,6 +37,8 @@ class Session:
         calls: direct methods that it has not answered, by request id; None for an answer means that it has gone.
         is_delivering: its cloud-to-device messages are being delivered.
         has_messages: there may be some.
+        clean_session: nothing of it counts for its next connection.
+        kept: topic filters, with QoS, that are kept for that otherwise.
     """
 
     connection: Connection
@@ -48,6 +50,8 @@ class Session:
     calls: dict[str, asyncio.Future[MethodResult | None]] = field(default_factory=dict)
     is_delivering: bool = False
     has_messages: bool = True
+    clean_session: bool = True
+    kept: Mapping[str, int] = field(default_factory=dict)
     _written_at: datetime | None = None
 
     @property

@@ -14,6 +14,7 @@ class ConnectAttempt:
         connection_id: unique in this process, never reused.
         unverified_chain: DER certificates the TLS peer presented, leaf first. That the peer holds the leaf's key was
             proved in this connection's own handshake; nothing else about the chain was looked at.
+        clean_session: nothing of an earlier connection is to count for this one, nor of it for a later one.
     """
 
     connection_id: str
@@ -24,6 +25,7 @@ class ConnectAttempt:
     client_id: str
     username: str | None = None
     password: bytes | None = field(default=None, repr=False)
+    clean_session: bool = True
 
 
 class Role(StrEnum):
@@ -43,6 +45,7 @@ class Connection:
         claimed_id: the id its CONNECT claims; proved only by `attestation`.
         sas_token: password of the CONNECT, when there was one.
         api_version, client_version: from the user name; empty when absent.
+        resumed: topic filters, with QoS, that it is subscribed to from an earlier connection.
     """
 
     connection_id: str
@@ -54,6 +57,7 @@ class Connection:
     sas_token: str | None = field(default=None, repr=False)
     api_version: str = ""
     client_version: str = ""
+    resumed: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

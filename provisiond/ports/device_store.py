@@ -62,6 +62,14 @@ class DeviceStore(Protocol):
         """Remove a message that was acknowledged."""
         ...
 
+    async def get_subscriptions(self, device_key: str) -> Mapping[str, int]:
+        """What a device is still subscribed to from an earlier connection: QoS by topic filter."""
+        ...
+
+    async def put_subscriptions(self, device_key: str, granted: Mapping[str, int]) -> None:
+        """Keep what a device is subscribed to, durably; nothing is kept of nothing."""
+        ...
+
     async def put_presence(self, presences: Sequence[DevicePresence]) -> None:
         """Write who is connected and was last seen when."""
         ...

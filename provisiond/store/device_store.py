@@ -49,6 +49,15 @@ class SqliteDeviceStore(Hops):
         """Remove a message that was acknowledged; raises StoreUnavailable."""
         await self._writes.call(MutationItem(apply=partial(devices.remove_message, sequence=sequence)))
 
+    async def get_subscriptions(self, device_key: str) -> Mapping[str, int]:
+        """QoS by topic filter, of an earlier connection; raises StoreUnavailable."""
+        return await self._look(partial(devices.load_subscriptions, device_key=device_key))
+
+    async def put_subscriptions(self, device_key: str, granted: Mapping[str, int]) -> None:
+        """Keep them; raises StoreUnavailable."""
+        put = partial(devices.put_subscriptions, device_key=device_key, granted=dict(granted))
+        await self._writes.call(MutationItem(apply=put))
+
     async def put_presence(self, presences: Sequence[DevicePresence]) -> None:
         """Write who is connected and was last seen when; raises StoreUnavailable."""
         await self._writes.call(MutationItem(apply=partial(devices.put_presence, presences=tuple(presences))))

@@ -3,7 +3,7 @@
 import json
 import sqlite3
 from base64 import b64decode, b64encode
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Final
@@ -151,6 +151,34 @@ def _message(record: bytes) -> CloudMessage:
         payload=b64decode(document["payload"]),
         properties=document["properties"],
         expires_at=datetime.fromisoformat(document["expiresAt"]),
+    )
+
+
+# --- subscriptions ---------------------------------------------------------------------------------------------------
+
+
+def load_subscriptions(connection: sqlite3.Connection, device_key: str) -> dict[str, int]:
+    """QoS by topic filter; what cannot be read is as good as nothing, for a device can subscribe again."""
+    found = connection.execute(
+        "SELECT granted FROM device_subscriptions WHERE key = ?", (rows.storable(device_key),)
+    ).fetchone()
+    try:
+        granted = json.loads(found[0]) if found else {}
+        return {str(topic_filter): qos for topic_filter, qos in granted.items() if qos in (0, 1)}
+    except (ValueError, AttributeError, TypeError):
+        return {}
+
+
+def put_subscriptions(connection: sqlite3.Connection, device_key: str, granted: Mapping[str, int]) -> None:
+    """Insert, replace, or remove where there are none."""
+    key = rows.storable(device_key)
+    if not granted:
+        connection.execute("DELETE FROM device_subscriptions WHERE key = ?", (key,))
+        return
+    connection.execute(
+        "INSERT INTO device_subscriptions (key, granted) VALUES (?, ?)"
+        " ON CONFLICT (key) DO UPDATE SET granted = excluded.granted",
+        (key, rows.storable(json.dumps(dict(granted)))),
     )
 
 

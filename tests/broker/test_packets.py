@@ -265,10 +265,11 @@ def test_a_puback_is_nothing_but_a_packet_id(body):
 # --- what we write ----------------------------------------------------------------------------------------------------
 
 
-@given(st.integers(0, 5))
-async def test_amqtt_reads_our_connack(return_code):
-    connack = await ConnackPacket.from_stream(BufferReader(packets.encode_connack(return_code)))
-    assert (connack.return_code, connack.session_parent) == (return_code, 0)
+@given(st.integers(0, 5), st.booleans())
+async def test_amqtt_reads_our_connack(return_code, session_present):
+    octets = packets.encode_connack(return_code, session_present=session_present)
+    connack = await ConnackPacket.from_stream(BufferReader(octets))
+    assert (connack.return_code, connack.session_parent) == (return_code, session_present)
 
 
 @given(packet_ids, st.lists(st.sampled_from([0, 1, 0x80]), min_size=1, max_size=8))

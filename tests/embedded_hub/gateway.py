@@ -120,7 +120,17 @@ class Gateway:
     async def disable(self, key, kind=EnrollmentKind.INDIVIDUAL):
         await self.set_status(kind, key, ProvisioningStatus.DISABLED)
 
-    def device(self, device_id, *, key=None, token=None, certificate=None, host="one.test", keep_alive_s=60):
+    def device(
+        self,
+        device_id,
+        *,
+        key=None,
+        token=None,
+        certificate=None,
+        host="one.test",
+        keep_alive_s=60,
+        clean_session=False,
+    ):
         """A client that connects over TLS as a device."""
         context = ssl.create_default_context(cafile=self.ca_file)
         if certificate is not None:
@@ -136,7 +146,7 @@ class Gateway:
             username=f"{host}/{device_id}/?api-version=2021-04-12&DeviceClientType=test",
             password=token,
             protocol=aiomqtt.ProtocolVersion.V311,
-            clean_session=False,
+            clean_session=clean_session,
             keepalive=keep_alive_s,
             timeout=DEADLINE_S,
             tls_context=context,

@@ -37,6 +37,58 @@ def dev_1(gateway, **options):
     return gateway.device("Dev-1", **{"key": PRIMARY_KEY, **options})
 
 
+# --- coming back
+
+
+async def test_a_device_that_connects_again_is_still_subscribed_as_the_sdks_take_for_granted(make_gateway):
+    async with make_gateway() as gateway:
+        await gateway.enroll(individual("Dev-1"))
+        async with dev_1(gateway) as device:
+            await device.subscribe([(DEVICEBOUND, 1), (DESIRED, 0), (METHODS, 0)])
+        async with dev_1(gateway) as device, gateway.operator() as operator_:  # with another token
+            await operator_.request(SendMessage(device_id="Dev-1", payload="hello"))
+            assert (await device.next_message()).payload == b"hello"
+            await device.unsubscribe(DESIRED)
+    async with make_gateway() as gateway, dev_1(gateway) as device, gateway.operator() as operator_:
+        await operator_.request(UpdateTwin(device_id="Dev-1", properties=TwinProperties(desired={"a": 1})))
+        asked = asyncio.create_task(operator_.request(InvokeMethod(device_id="Dev-1", method_name="m"), rid="r2"))
+        call = iothub.parse_hub_message("Dev-1", (await device.next_message()).topic)
+        await device.say(iothub.method_answer(call.rid, 200, None))
+        assert (await asked)[0] == 200
+
+
+async def test_what_waited_is_delivered_to_a_device_that_comes_back_without_a_word(enrolled):
+    async with dev_1(enrolled) as device:
+        await device.subscribe(DEVICEBOUND, qos=1)
+    async with enrolled.operator() as operator_:
+        await operator_.request(SendMessage(device_id="Dev-1", payload="waited"))
+    async with dev_1(enrolled) as device:
+        assert (await device.next_message()).payload == b"waited"
+
+
+async def test_a_clean_session_begins_with_nothing_and_leaves_nothing(enrolled):
+    async with dev_1(enrolled) as device:
+        await device.subscribe([(DEVICEBOUND, 1), (METHODS, 0)])
+    async with dev_1(enrolled, clean_session=True) as device, enrolled.operator() as operator_:
+        await device.subscribe(TWIN_REPLIES)
+        status, body = await operator_.request(InvokeMethod(device_id="Dev-1", method_name="m"))
+        assert (status, body["error"]["errorCode"]) == (404, 404103)
+    assert await enrolled.store.get_subscriptions("dev-1") == {}
+    async with dev_1(enrolled), enrolled.operator() as operator_:
+        assert (await operator_.request(InvokeMethod(device_id="Dev-1", method_name="m")))[0] == 404
+
+
+async def test_only_what_a_device_may_hear_is_resumed_and_it_goes_with_the_device(enrolled):
+    await enrolled.store.put_subscriptions("dev-1", {"#": 1, "devices/Dev-2/messages/devicebound/#": 1, METHODS: 0})
+    async with dev_1(enrolled) as device, enrolled.operator() as operator_:
+        asked = asyncio.create_task(operator_.request(InvokeMethod(device_id="Dev-1", method_name="m")))
+        assert (await device.next_message()).topic.startswith("$iothub/methods/POST/m/")
+        await device.say(iothub.method_answer("none", 200, None))
+        asked.cancel()
+    await enrolled.store.delete_registration("dev-1", if_match=None, audit=make_audit())
+    assert await enrolled.store.get_subscriptions("dev-1") == {}
+
+
 # --- who gets in
 
 
