@@ -39,6 +39,7 @@ RETIREMENT = Retirement(
     grace_s=3600,
     reason="moved to new",
 )
+SUBSCRIPTIONS = {"$iothub/methods/POST/#": 0}
 PENDING = PendingDevice(
     registration_id="Unknown-1",
     attestation_type=AttestationType.X509,
@@ -93,6 +94,8 @@ def _fill(connection: sqlite3.Connection, version: int) -> None:
         pending.put(connection, PENDING, limits=PendingLimits())
     if version >= 5:
         hubs.put_retirements(connection, [RETIREMENT])
+    if version >= 7:
+        devices.put_subscriptions(connection, "device-1", SUBSCRIPTIONS)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,8 @@ FROZEN = (
     "71af76de1e32c417d028358606f434ed3f9d4aa27f359572059f4493390f5a6f",
     "64612ca1f879bc0dd287285efa95da27208bfd476d1bc9f6216b170febe317a6",
     "66efc4581e6f3b65335e15455e76b780081238220776e381eeb466a0bb301ca4",
+    "f873205066fd03c79366f4b99297fa89978b64b9e354421ae4b115e721362889",
+    "796dfc374026fb77c5ed4c88af587219e84f67523415c7f6cdf5070b5ed2fde8",
 )
 """SHA-256 of each migration as it was released: a line and a database (released.py) for each."""
 
@@ -53,6 +55,7 @@ async def test_a_database_of_every_schema_opens_with_what_was_in_it(path, versio
         assert await store.draining_hubs() == {"old"}
         assert await store.revoked_certificates("ab" * 32) == {0x1234: AT.replace(microsecond=0)}
         assert await store.departures_of("device-1") == ([released.RETIREMENT] if version >= 5 else [])
+        assert await store.get_subscriptions("device-1") == (released.SUBSCRIPTIONS if version >= 7 else {})
         waiting = [released.PENDING] if version >= 3 else []
         assert list(await PendingDevices(store).list()) == waiting
         assert await store.check() == ()
