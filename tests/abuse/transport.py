@@ -107,7 +107,7 @@ def _is_reset(one: socket.socket) -> bool:
         return one.recv(1) == b""
     except BlockingIOError:
         return False
-    except ConnectionError:
+    except OSError:  # reset, or never connected
         return True
 
 

@@ -10,6 +10,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from tests.system.daemon import Daemon, Service, run_daemon
 DEVICE_KEY = secrets.token_bytes(64)
 TEN_YEARS_S = 10 * 365.25 * 86400
 END_S = 20
+FAKETIME = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
 MAY_TRACE = os.geteuid() == 0 and shutil.which("strace") is not None
 
 
@@ -116,20 +118,42 @@ def test_a_clock_that_jumps_ten_years_assigns_nobody_who_is_out_of_date_and_reco
     offset = tmp_path / "offset"
     offset.write_text("0")
     monkeypatch.setattr("tests.system.daemon._ENVIRONMENT", {**os.environ, "CLOCK_OFFSET_FILE": str(offset)})
+    jump_about(service, tmp_path, lambda seconds: offset.write_text(str(seconds)), "tests.crash.with_moved_clock")
+
+
+if FAKETIME is not None:  # not a skip: it takes libfaketime
+
+    def test_a_clock_that_jumps_for_every_library_as_well(
+        service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        offset = tmp_path / "offset"
+        offset.write_text("+0\n")
+        faked = {
+            "LD_PRELOAD": str(FAKETIME),
+            "FAKETIME_TIMESTAMP_FILE": str(offset),
+            "FAKETIME_NO_CACHE": "1",
+            "FAKETIME_DONT_FAKE_MONOTONIC": "1",  # or timers hang when the clock goes back, which no kernel does
+        }
+        monkeypatch.setattr("tests.system.daemon._ENVIRONMENT", {**os.environ, **faked})
+        jump_about(service, tmp_path, lambda seconds: offset.write_text(f"{seconds:+.0f}\n"), "provisiond")
+
+
+def jump_about(service: Service, directory: Path, move: Callable[[float], object], module: str) -> None:
+    """Ten years ahead, ten years back, and home again; `move` sets the daemon's clock so many seconds off."""
     line = make_ca("Line")
-    (tmp_path / "line.pem").write_bytes(line.pem)
-    service.enroll_group("line", certificate_path=tmp_path / "line.pem")
-    certificate, key = make_leaf("certified", line).write(tmp_path, "certified")
-    with run_daemon(service, quiet=True, module="tests.crash.with_moved_clock") as daemon:
+    (directory / "line.pem").write_bytes(line.pem)
+    service.enroll_group("line", certificate_path=directory / "line.pem")
+    certificate, key = make_leaf("certified", line).write(directory, "certified")
+    with run_daemon(service, quiet=True, module=module) as daemon:
         tls = site_of(service, daemon).client_context(certificate, key)
         assert register(service, daemon, "device-0")[0] == 200
         assert register(service, daemon, "certified", tls=tls)[0] == 200
-        offset.write_text(str(TEN_YEARS_S))
+        move(TEN_YEARS_S)
         assert is_refused(register(service, daemon, "device-1"))  # its token has expired
         assert is_refused(register(service, daemon, "certified", tls=tls))
-        offset.write_text(str(-TEN_YEARS_S))
+        move(-TEN_YEARS_S)
         assert is_refused(register(service, daemon, "certified", tls=tls))  # not valid yet
-        offset.write_text("0")
+        move(0)
         assert register(service, daemon, "device-1")[0] == 200
         assert register(service, daemon, "certified", tls=tls)[0] == 200
         assert daemon.process.poll() is None
