@@ -3,19 +3,18 @@
 A live file is never copied as a file: the newest commits are in the write-ahead log beside it.
 """
 
-import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing
 from itertools import islice
 from pathlib import Path
 from typing import Final
 
 from provisiond.errors import CorruptRecord, InvalidArgument, StoreUnavailable
 from provisiond.model import EnrollmentKind
-from provisiond.private_files import create_private
 from provisiond.store import audit, devices, enrollments, rows, schema
 from provisiond.store.connection import FATAL_CODES, connect_here, primary_code, transaction, unavailable
+from provisiond.store.new_file import written_beside
 
 PROBLEMS_MAX: Final = 100
 """Problems listed; a file with more needs its backup, not a longer list."""
@@ -36,7 +35,7 @@ def write_backup(connection: sqlite3.Connection, database: Path, target: Path) -
     """
     if target.exists() and target.samefile(database):
         raise InvalidArgument(f"{target} is the database itself")
-    with _written_beside(target, for_service=False) as part:
+    with written_beside(target, for_service=False) as part:
         _copy(connection, part)
 
 
@@ -50,7 +49,7 @@ def restore_backup(source: Path, target: Path) -> None:
         StoreUnavailable: the backup is damaged or no backup; the database is in use; the disk failed.
     """
     try:
-        with closing(connect_here(source, read_only=True)) as backup, _written_beside(target, for_service=True) as part:
+        with closing(connect_here(source, read_only=True)) as backup, written_beside(target, for_service=True) as part:
             _require_sound(backup, source)
             _copy(backup, part)
             _set_aside(target)
@@ -178,34 +177,3 @@ def _copy(connection: sqlite3.Connection, path: Path) -> None:
         integrity = target.execute("PRAGMA integrity_check(1)").fetchone()[0]
     if integrity != "ok":
         raise StoreUnavailable(f"the copy is damaged: {integrity}")
-
-
-@contextmanager
-def _written_beside(target: Path, *, for_service: bool) -> Iterator[Path]:
-    """Give a new file in the same directory, which takes the target's name once it is on disk.
-
-    Args:
-        target: the name.
-        for_service: made by root, it belongs to whom the directory belongs to; a backup is of who makes it.
-    """
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
-    part.unlink(missing_ok=True)
-    try:
-        os.close(create_private(part) if for_service else os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-        yield part
-        _fsync(part)
-        part.replace(target)
-        _fsync(target.parent)
-    except BaseException:
-        for left in (part, part.with_name(f"{part.name}-journal")):
-            with suppress(OSError):
-                left.unlink(missing_ok=True)
-        raise
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -1,8 +1,8 @@
 """The schema: numbered migrations, and the runner that brings a database up to the code's version."""
 
-import os
 import sqlite3
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Final
 
 from provisiond.errors import SchemaTooNew, StoreUnavailable
-from provisiond.private_files import create_private
-from provisiond.store.connection import transaction
+from provisiond.store.connection import connect_here, transaction
+from provisiond.store.new_file import written_beside
 
 APPLICATION_ID: Final = 0x70726F76
 """`prov`, at offset 68 of the file: `file` and this code tell the database from others."""
@@ -88,15 +88,20 @@ def migrate(connection: sqlite3.Connection, path: Path, steps: Sequence[Migratio
         _apply(connection, steps)
         return found
     for step in steps[found:]:
-        _copy(connection, path.with_name(f"{path.name}.before-{step.version}"))
-        _apply(connection, [step])
+        _apply(connection, [step], keep=path)
     return found
 
 
-def _apply(connection: sqlite3.Connection, steps: Sequence[Migration]) -> None:
+def _apply(connection: sqlite3.Connection, steps: Sequence[Migration], *, keep: Path | None = None) -> None:
+    """Run migrations in one transaction; of the database that is to be kept a copy is made first, within it.
+
+    So of several processes that come at once one copies and migrates, and the others find it done.
+    """
     with transaction(connection):
         there = current_version(connection)  # another process may have been first
         for step in (step for step in steps if step.version > there):
+            if keep is not None:
+                _copy(keep, keep.with_name(f"{keep.name}.before-{step.version}"))
             for statement in _statements(step.script):
                 connection.execute(statement)
             connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
@@ -115,11 +120,11 @@ def _statements(script: str) -> Iterator[str]:
         raise StoreUnavailable("a migration ends in the middle of a statement; install provisiond again")
 
 
-def _copy(connection: sqlite3.Connection, path: Path) -> None:
-    path.unlink(missing_ok=True)  # of a migration that failed before
-    os.close(create_private(path))
-    target = sqlite3.connect(path)
-    try:
-        connection.backup(target)
-    finally:
-        target.close()
+def _copy(database: Path, target: Path) -> None:
+    """Copy what is committed; the connection that is about to write cannot be copied from."""
+    with (
+        closing(connect_here(database, read_only=True)) as source,
+        written_beside(target, for_service=True) as part,
+        closing(sqlite3.connect(part)) as copy,
+    ):
+        source.backup(copy)

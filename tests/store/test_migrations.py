@@ -2,6 +2,7 @@
 
 import shutil
 import sqlite3
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from hashlib import sha256
 
@@ -9,6 +10,7 @@ import pytest
 
 from provisiond.model import EnrollmentKind
 from provisiond.store import SqliteStore, schema
+from provisiond.store.connection import connect_here
 from provisiond.store.pending_devices import PendingDevices
 from tests.store import released
 from tests.store.records import AT, make_enrollment, make_write
@@ -89,3 +91,23 @@ async def test_a_copy_is_kept_before_each_migration_and_it_opens_too(path, versi
         async with await SqliteStore.open(again) as store:
             assert await store.get_enrollment(EnrollmentKind.INDIVIDUAL, make_enrollment().key) == make_enrollment()
         shutil.rmtree(again.parent)
+
+
+def test_of_several_processes_that_come_at_once_one_migrates_and_all_are_served(path):
+    """As when two daemons on one store are upgraded and started together."""
+    released.restore(VERSIONS[-1], path)
+    more = [*schema.migrations(), schema.Migration(version=NEWEST + 1, name="next.sql", script="CREATE TABLE x (y);")]
+
+    def migrate():
+        with closing(connect_here(path, read_only=False)) as connection:
+            return schema.migrate(connection, path, more)
+
+    with ThreadPoolExecutor(8) as pool:
+        found = [result.result() for result in [pool.submit(migrate) for _ in range(8)]]
+    assert set(found) <= set(range(VERSIONS[-1], NEWEST + 2))
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("PRAGMA user_version").fetchone()[0] == NEWEST + 1
+    for number in range(VERSIONS[-1] + 1, NEWEST + 2):
+        with closing(sqlite3.connect(path.with_name(f"{path.name}.before-{number}"))) as connection:
+            assert connection.execute("PRAGMA user_version").fetchone()[0] == number - 1
+    assert not list(path.parent.glob("*.part*"))

@@ -1,0 +1,39 @@
+"""Files beside the database that are there whole, or not at all."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from provisiond.private_files import create_private
+
+
+@contextmanager
+def written_beside(target: Path, *, for_service: bool) -> Iterator[Path]:
+    """Give a new file in the same directory, which takes the target's name once it is on disk.
+
+    Args:
+        target: the name.
+        for_service: made by root, it belongs to whom the directory belongs to; a backup is of who makes it.
+    """
+    part = target.with_name(f".{target.name}.{os.getpid()}.part")
+    part.unlink(missing_ok=True)
+    try:
+        os.close(create_private(part) if for_service else os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        yield part
+        _fsync(part)
+        part.replace(target)
+        _fsync(target.parent)
+    except BaseException:
+        for left in (part, part.with_name(f"{part.name}-journal")):
+            with suppress(OSError):
+                left.unlink(missing_ok=True)
+        raise
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
