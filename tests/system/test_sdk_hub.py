@@ -142,6 +142,20 @@ def test_a_device_is_heard_and_spoken_to(daemon: Daemon, assigned: dict[str, Any
         assert live.expect("method")["payload"] == {"in": 5}
 
 
+def test_a_device_still_hears_after_it_has_renewed_its_token(daemon: Daemon, fleet: Fleet) -> None:
+    """The SDK connects again with the new one, and does not subscribe again."""
+    assigned = register(daemon, "python", fleet.keyed)
+    device_id, command = assigned["deviceId"], daemon.service.command
+    common = {"host": "localhost", "device_id": device_id, "ca_file": daemon.service.ca_file}
+    with sdk.HubDevice("python", token_lifetime_s=135, **common, **credential_of(fleet.keyed)) as live:
+        live.expect("ready")
+        live.expect("disconnected")
+        live.expect("connected")
+        command("device", "send", device_id, "--data", "after")
+        assert live.expect("message")["payload"] == "after"
+        assert command("device", "invoke-method", device_id, "reboot")["status"] == 200
+
+
 @pytest.mark.parametrize(("which", "kind"), [("node", "keyed_of_group"), ("python", "certified")])
 def test_a_device_is_at_its_hub_until_it_is_disabled(
     daemon: Daemon, kind: str, assigned: dict[str, Any], connect: Connect

@@ -31,6 +31,7 @@ def parse_arguments():
     parser.add_argument("--certificate-file", type=Path, help="PEM chain, leaf first")
     parser.add_argument("--certificate-key-file", type=Path)
     parser.add_argument("--key-file", type=Path, help="base64 of the device's symmetric key")
+    parser.add_argument("--token-lifetime-s", type=int, default=3600, help="the SDK renews it 120 s before its end")
     return parser.parse_args()
 
 
@@ -44,7 +45,7 @@ def make_client(arguments):
     }
     if arguments.key_file is not None:
         return IoTHubDeviceClient.create_from_symmetric_key(
-            symmetric_key=arguments.key_file.read_text().strip(), **common
+            symmetric_key=arguments.key_file.read_text().strip(), sastoken_ttl=arguments.token_lifetime_s, **common
         )
     x509 = X509(cert_file=str(arguments.certificate_file), key_file=str(arguments.certificate_key_file))
     return IoTHubDeviceClient.create_from_x509_certificate(x509=x509, **common)
