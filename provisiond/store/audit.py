@@ -84,14 +84,26 @@ def page(
     return [(seq, _decode(seq, record)) for seq, record in found]
 
 
-def verify(connection: sqlite3.Connection) -> AuditVerdict:
-    """Walk along the chain from its base to its head, in one transaction of the caller's."""
+def verify(connection: sqlite3.Connection, *, newest: int | None = None) -> AuditVerdict:
+    """Walk along the chain from its base to its head, in one transaction of the caller's.
+
+    Args:
+        connection: reads.
+        newest: walk along so many rows only, the last ones.
+    """
     seq, head, head_seq, head_hash = connection.execute(
         "SELECT base_seq, base_hash, head_seq, head_hash FROM audit_chain"
     ).fetchone()
+    walked = ""
+    if newest is not None and head_seq - newest > seq:
+        begin = connection.execute("SELECT seq, hash FROM audit WHERE seq = ?", (head_seq - newest,)).fetchone()
+        if begin is None:
+            return AuditVerdict(count=0, last_seq=seq, problem=f"row {head_seq - newest} is missing")
+        seq, head = begin
+        walked = f"WHERE seq > {seq:d} "
     count = 0
     for row_seq, record, row_hash, *columns in connection.execute(
-        "SELECT seq, record, hash, at_s, tracking_id, registration_key, code FROM audit ORDER BY seq"
+        f"SELECT seq, record, hash, at_s, tracking_id, registration_key, code FROM audit {walked}ORDER BY seq"  # noqa: S608 - a number
     ):
         if row_seq != seq + 1:
             return AuditVerdict(count=count, last_seq=seq, problem=f"row {seq + 1} is missing")

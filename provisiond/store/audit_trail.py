@@ -138,7 +138,11 @@ def remove_older(connection: sqlite3.Connection, cutoff: datetime, *, signer: Ch
 
 
 def verify(
-    connection: sqlite3.Connection, verifier: CheckpointVerifier | None, kept_elsewhere: Sequence[Checkpoint] = ()
+    connection: sqlite3.Connection,
+    verifier: CheckpointVerifier | None,
+    kept_elsewhere: Sequence[Checkpoint] = (),
+    *,
+    newest: int | None = None,
 ) -> AuditVerdict:
     """Walk along the chain, and hold it against its checkpoints when there is a key to check them with.
 
@@ -146,9 +150,10 @@ def verify(
         connection: reads.
         verifier: of the key; None checks the hashes alone.
         kept_elsewhere: checkpoints that are not in the database, which whoever rewrote it could not take out.
+        newest: walk along the last rows only, so many; every checkpoint is looked at all the same.
     """
     with transaction(connection, "DEFERRED"):
-        verdict = audit.verify(connection)
+        verdict = audit.verify(connection, newest=newest)
         if verdict.problem is not None or verifier is None:
             return verdict
         head = read_head(connection)
@@ -206,10 +211,15 @@ class AuditTrail:
         return await self._store.read(read_head)
 
     async def verify(
-        self, verifier: CheckpointVerifier | None, kept_elsewhere: Sequence[Checkpoint] = ()
+        self,
+        verifier: CheckpointVerifier | None,
+        kept_elsewhere: Sequence[Checkpoint] = (),
+        *,
+        newest: int | None = None,
     ) -> AuditVerdict:
-        """Walk along the chain and its checkpoints; raises StoreUnavailable."""
-        return await self._store.read_aside(partial(verify, verifier=verifier, kept_elsewhere=kept_elsewhere))
+        """Walk along the chain, or its `newest` rows, and its checkpoints; raises StoreUnavailable."""
+        walk = partial(verify, verifier=verifier, kept_elsewhere=kept_elsewhere, newest=newest)
+        return await self._store.read_aside(walk)
 
     async def newest_checkpoint(self) -> Checkpoint | None:
         """The newest one, or None; raises StoreUnavailable."""

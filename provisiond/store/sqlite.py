@@ -94,9 +94,9 @@ class SqliteStore(SqliteDecisionStore, SqliteAdminStore, SqliteDeviceStore, Sqli
         """
         await self._aside(partial(backup.write_backup, database=self.path, target=Path(target)))
 
-    async def check(self) -> tuple[str, ...]:
-        """What is wrong with the database, at most 100 lines for the operator; raises StoreUnavailable."""
-        return await self._aside(backup.problems)
+    async def check(self, *, sample: bool = False) -> tuple[str, ...]:
+        """What is wrong with the database, or a sample of it, at most 100 lines; raises StoreUnavailable."""
+        return await self._aside(backup.sample_problems if sample else backup.problems)
 
     async def verify_audit(self) -> AuditVerdict:
         """Walk along the audit chain; raises StoreUnavailable."""

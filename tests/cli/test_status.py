@@ -71,6 +71,15 @@ def test_doctor_finds_nothing_wrong_with_a_new_gateway_but_that_it_does_not_run(
     assert levels["database"] == levels["listener local"] == "warn"
 
 
+def test_doctor_looks_at_a_sample_of_a_large_database_and_says_so(quiet_ports, monkeypatch):
+    monkeypatch.setattr("provisiond.cli.doctor_store._WHOLE_MAX_BYTES", 1)
+    quiet_ports("enrollment", "create", "device-1", "--attestation-type", "symmetricKey")
+    found = findings(quiet_ports)
+    assert "a sample of its records is sound" in found["database"]["text"]
+    assert found["database"]["text"].endswith("db check looks at all of them")
+    assert "the last 1 records, none was altered" in found["audit"]["text"]
+
+
 def test_doctor_names_the_command_that_mends(quiet_ports):
     directory = quiet_ports.directory
     (directory / "tls/server.key").chmod(0o644)

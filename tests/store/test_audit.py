@@ -4,6 +4,7 @@ import pytest
 
 from provisiond.ports import Write
 from provisiond.store import SqliteStore
+from provisiond.store.audit_trail import AuditTrail
 from tests.store.damage import execute
 from tests.store.records import make_audit, make_enrollment, make_write
 
@@ -61,6 +62,25 @@ async def test_tampering_is_found_where_it_was_done(closed, statement, count, pr
     verdict = await verdict_of(closed)
     assert verdict.count == count
     assert problem in verdict.problem
+
+
+@pytest.mark.parametrize(
+    ("statement", "count", "problem"),
+    [
+        ("SELECT 1", 2, None),
+        ("UPDATE audit SET record = replace(record, 'refused', 'assigned') WHERE seq = 5", 1, "row 5 is not what"),
+        ("UPDATE audit SET record = replace(record, 'refused', 'assigned') WHERE seq = 3", 2, None),
+        ("DELETE FROM audit WHERE seq = 3", 0, "row 3 is missing"),
+        ("DELETE FROM audit WHERE seq = 4", 0, "row 4 is missing"),
+        ("DELETE FROM audit WHERE seq = 5", 1, "rows 5 to 5 are missing"),
+    ],
+)
+async def test_the_newest_rows_alone_can_be_walked_along(closed, statement, count, problem):
+    execute(closed, *UNLOCK, statement)
+    async with await SqliteStore.open(closed, read_only=True) as store:
+        verdict = await AuditTrail(store).verify(None, newest=2)
+    assert verdict.count == count
+    assert verdict.problem is None if problem is None else problem in verdict.problem
 
 
 async def test_two_rows_that_have_changed_places_are_found(closed):

@@ -143,3 +143,18 @@ async def test_a_check_finds_what_does_not_agree(path, statement, problem):
                 await store.check()
         else:
             assert any(problem in line for line in await store.check())
+
+
+@pytest.mark.parametrize("table", ["enrollment", "registration"])
+async def test_a_sample_finds_a_damaged_row_of_those_it_looks_at(path, monkeypatch, table):
+    monkeypatch.setattr("provisiond.store.backup.SAMPLE_ROWS", 3)
+    async with await SqliteStore.open(path) as store:
+        for number in range(1, 10):
+            await store.create_enrollment(make_enrollment(f"device-{number}"), make_audit())
+            await store.commit(make_write(f"device-{number}"))
+        assert await store.check(sample=True) == ()
+        execute(path, f"UPDATE {table} SET record = replace(record, 'device-2', 'device-x')")
+        assert await store.check(sample=True) == (), "the second row is not one of three in nine"
+        execute(path, f"UPDATE {table} SET record = replace(record, 'device-6', 'device-x')")
+        (problem,) = await store.check(sample=True)
+        assert "device-6" in problem
