@@ -1,6 +1,7 @@
 """`provisiond plan`: what the enrollments and the hubs in the configuration would change."""
 
 import asyncio
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -117,4 +118,8 @@ def _flat(enrollment: Enrollment | None) -> dict[str, str]:
     if enrollment is None:
         return {}
     shown = enrollment_to_json(enrollment) | {"origin": enrollment.origin}
-    return {key: str(value) for key, value in shown.items() if key not in (*_HIDDEN, "attestation")}
+    return {
+        key: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        for key, value in shown.items()
+        if key not in (*_HIDDEN, "attestation")
+    }

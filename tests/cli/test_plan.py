@@ -70,8 +70,9 @@ def test_what_changes_is_updated_and_what_is_taken_out_goes(declared):
     gateway = declared(SENSOR, PUMP)
     gateway("apply", "--yes")
     keys = gateway("enrollment", "show", "pump-1", "--show-keys").json["attestation"]
-    declared(PUMP + 'device_id = "d-1"\n')
+    declared(PUMP + 'device_id = "d-1"\ninitial_twin_tags = { line = 4 }\n')
     table = gateway("plan", "-o", "table").stdout
+    assert 'initialTwin: nothing -> {"tags": {"line": 4}' in table
     assert "~ enrollment pump-1" in table and "deviceId: nothing -> d-1" in table and "- enrollment sensor-7" in table
     assert steps(gateway("apply", "--yes")) == [("update", "pump-1"), ("delete", "sensor-7")]
     shown = gateway("enrollment", "show", "pump-1", "--show-keys").json
