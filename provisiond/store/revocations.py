@@ -2,7 +2,7 @@
 
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import closing
 from itertools import islice
 from pathlib import Path
 from typing import Final
@@ -29,6 +29,29 @@ WHERE json_extract(present.record, '$.provisioningStatus') = 'disabled'
     AND ifnull(json_extract(backup.record, '$.provisioningStatus'), '') <> 'disabled'
 ORDER BY 1, 2
 """
+# What a device could prove itself with: another key, certificate or TPM than now, or an id that the group has no more.
+_REPLACED: Final = """
+SELECT backup.kind, backup.key
+FROM older.enrollment backup
+JOIN main.enrollment present ON (present.key, present.kind) = (backup.key, backup.kind)
+WHERE json_extract(backup.record, '$.provisioningStatus') <> 'disabled' AND (
+    EXISTS (
+        SELECT 1 FROM json_each(backup.record, '$.attestation') then_
+        WHERE then_.key IN ('primary', 'secondary', 'endorsementKey') AND then_.value IS NOT NULL AND NOT EXISTS (
+            SELECT 1 FROM json_each(present.record, '$.attestation') now_
+            WHERE now_.key IN ('primary', 'secondary', 'endorsementKey') AND now_.value = then_.value
+        )
+    )
+    OR EXISTS (
+        SELECT 1 FROM json_each(backup.record, '$.attestation.allowedIds') then_
+        WHERE NOT EXISTS (
+            SELECT 1 FROM json_each(present.record, '$.attestation.allowedIds') now_
+            WHERE lower(now_.value) = lower(then_.value)
+        )
+    )
+)
+ORDER BY 1, 2
+"""
 _DISABLED_DEVICES: Final = """
 SELECT 'device', present.key
 FROM main.registration present
@@ -45,10 +68,11 @@ WHERE backup.serial IS NULL
 ORDER BY 2
 """
 _QUERIES: Final = (
-    ("{} {} was deleted after this backup", _DELETED),
-    ("{} {} was disabled after this backup", _DISABLED),
-    ("{} {} was disabled after this backup", _DISABLED_DEVICES),
-    ("{} {} was revoked after this backup", _REVOKED),
+    ("{} {} was deleted after this backup", "enrollment", _DELETED),
+    ("{} {} was disabled after this backup", "enrollment", _DISABLED),
+    ("{} {} was disabled after this backup", "registration", _DISABLED_DEVICES),
+    ("{} {} was revoked after this backup", "revoked_certificate", _REVOKED),
+    ("{} {} had a key, certificate or id that was taken away after this backup", "enrollment", _REPLACED),
 )
 
 
@@ -75,11 +99,14 @@ def _compare(backup: Path, database: Path) -> Iterator[str]:
         connection.execute("ATTACH ? AS older", (uri,))
         if not _table_exists(connection, "main", "enrollment"):
             raise StoreUnavailable("the database has no enrollments")
-        for text, query in _QUERIES:
-            # A table that is not in the backup is of a later schema; what it says was said since.
-            with suppress(sqlite3.OperationalError):
+        for text, table, query in _QUERIES:
+            if not all(_table_exists(connection, schema, table) for schema in ("main", "older")):
+                continue  # one of the two is of a schema that does not have it
+            try:
                 for kind, key in connection.execute(query):
                     yield text.format(kind.decode(errors="replace"), key.decode(errors="replace"))
+            except sqlite3.Error as error:  # a record that cannot be read: whatever it says may be a revocation
+                yield f"what the damaged table {table} says cannot be told ({error})"
 
 
 def _guess(backup: Path, database: Path) -> tuple[str, ...]:

@@ -1,6 +1,7 @@
 """The audit trail on the command line: listed, followed, exported, verified."""
 
 import asyncio
+import base64
 import json
 import sqlite3
 import stat
@@ -20,6 +21,7 @@ from provisiond.model import AuditRecord
 from provisiond.ports import Write
 from provisiond.store import SqliteStore
 from tests.fakes_decision import NOW
+from tests.store.damage import execute
 
 
 def record(number, **changes):
@@ -223,6 +225,39 @@ def test_a_backup_from_before_a_revocation_is_refused(backed_up):
     assert "would come back: individual lost was disabled after this backup" in ended.stderr
     assert "--accept-unrevoke" in ended.stderr and "nothing was restored" in ended.stderr
     assert enrolled(gateway) == before
+
+
+def test_a_backup_with_a_key_that_was_taken_away_is_refused(backed_up, tmp_path):
+    gateway, backup = backed_up
+    (tmp_path / "new.key").write_text(base64.b64encode(b"n" * 32).decode())
+    gateway("enrollment", "update", "pump-1", "--primary-key-file", tmp_path / "new.key")
+    gateway("enrollment", "delete", "pump-2", "--yes")
+    gateway("enrollment", "create", "pump-2", "--attestation-type", "symmetricKey")
+    ended = gateway("db", "restore", backup, "--yes", expect=1)
+    for device in ("pump-1", "pump-2"):
+        assert f"individual {device} had a key, certificate or id that was taken away" in ended.stderr
+    assert "pump-3" not in ended.stderr
+
+
+def test_a_backup_with_an_id_that_a_tpm_group_has_no_more_is_refused(gateway, tmp_path):
+    ids = tmp_path / "ids"
+    ids.write_text("pump-1\nPump-2\n")
+    gateway("enrollment-group", "create", "tpms", "--attestation-type", "tpm", "--allowed-ids", ids)
+    gateway("db", "backup", tmp_path / "backup.db")
+    ids.write_text("pump-2\npump-3\n")
+    gateway("enrollment-group", "update", "tpms", "--allowed-ids", ids)
+    assert (
+        "group tpms had a key, certificate or id"
+        in gateway("db", "restore", tmp_path / "backup.db", "--yes", expect=1).stderr
+    )
+
+
+def test_what_a_damaged_record_says_may_be_a_revocation(backed_up):
+    gateway, backup = backed_up
+    execute(gateway.directory / "state/provisiond.db", "UPDATE enrollment SET record = '{' WHERE key = 'pump-3'")
+    ended = gateway("db", "restore", backup, "--yes", expect=1)
+    assert "damaged table enrollment" in ended.stderr
+    gateway("db", "restore", backup, "--yes", "--accept-unrevoke")
 
 
 def test_it_is_restored_when_the_operator_accepts_that_and_the_trail_says_so(backed_up):
