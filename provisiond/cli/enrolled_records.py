@@ -13,7 +13,7 @@ from provisiond.attestation.symmetric_key import derive_device_key
 from provisiond.cli.enrollment_flags import EnrollmentFlags, changed_enrollment, makes_keys, new_enrollment
 from provisiond.cli.output import OutputFormat, confirm, note, print_record, print_records, suggest
 from provisiond.cli.secret_files import read_key
-from provisiond.cli.session import command, open_admin
+from provisiond.cli.session import command, load, open_admin
 from provisiond.errors import InvalidArgument
 from provisiond.model import (
     AttestationType,
@@ -23,6 +23,7 @@ from provisiond.model import (
     SymmetricKeyMaterial,
 )
 from provisiond.protocols.service_api import enrollment_to_json
+from provisiond.settings import Settings
 from provisiond.system import SystemClock
 
 Top = Annotated[int, typer.Option("--top", min=1, max=1_000_000, help="Records at most.")]
@@ -85,10 +86,22 @@ async def create(
         note(
             f"generated keys are shown this once; later: {command(config)} {_NOUNS[kind]} show {created.id} --show-keys"
         )
+    _note_passwords(created, load(config).settings)
     if kind is EnrollmentKind.INDIVIDUAL:
         suggest(f"start the device, then: {command(config)} registration show {created.id}")
     else:
         suggest(f"start a device, then: {command(config)} registration list --enrollment-id {created.id}")
+
+
+def _note_passwords(enrollment: Enrollment, settings: Settings) -> None:
+    """Say before a device does who cannot be assigned as things are."""
+    allowed = {name.lower() for name in enrollment.iot_hubs}
+    hubs = [hub for hub in settings.linked_hubs() if not allowed or {hub.name.lower(), hub.host.lower()} & allowed]
+    if enrollment.attestation_type is AttestationType.X509 and hubs and not any(hub.knows_certificates for hub in hubs):
+        note(
+            f"{', '.join(hub.name for hub in hubs)}: devices have passwords there, and one with a certificate can be "
+            "told its own on native topics (provisiond/v1/…) alone, with an EC or RSA key"
+        )
 
 
 async def show(

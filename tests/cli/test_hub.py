@@ -131,3 +131,14 @@ def test_a_hub_that_devices_have_left_something_at_is_removed_by_force_only(two_
     assert "1 devices have left other" in two_hubs("hub", "remove", "other", "--yes", expect=4).stderr
     two_hubs("hub", "remove", "other", "--yes", "--force")
     assert names(two_hubs) == ["local"]
+
+
+@pytest.mark.parametrize(
+    ("hubs", "said"), [("line-2", True), ("MQTT.local", True), ("line-2 other", False), (None, False)]
+)
+def test_who_cannot_be_told_a_password_is_said_when_it_is_enrolled(two_hubs, tmp_path, hubs, said):
+    two_hubs("hub", "add", "line-2", "--type", "mosquitto", "--host", "mqtt.local", "--option", "x509=password")
+    two_hubs("ca", "issue", "pump", "--out", tmp_path)
+    words = [] if hubs is None else ["--iot-hubs", hubs]
+    created = two_hubs("enrollment", "create", "pump", "--certificate-path", tmp_path / "pump.crt", *words)
+    assert ("devices have passwords there" in created.stderr) is said
