@@ -16,7 +16,7 @@ from provisiond.cli.exit_codes import ExitCode
 from provisiond.cli.follow import follow
 from provisiond.cli.output import Output, note, print_record, print_records, print_stream, suggest
 from provisiond.cli.secret_files import read_bytes
-from provisiond.cli.session import Config, command, load, open_store
+from provisiond.cli.session import Config, command, has_database, load, open_store
 from provisiond.cli.times import parse_time
 from provisiond.cli.written_files import writing
 from provisiond.errors import InvalidArgument, RecordNotFound, StoreUnavailable
@@ -291,6 +291,6 @@ def _read_json(path: Path) -> Mapping[str, Any]:
 
 
 def _require_database(settings: Settings) -> Settings:
-    if not settings.database_file.exists():
+    if not has_database(settings):
         raise RecordNotFound(f"{settings.database_file}: there is no database yet; `provisiond run` makes it")
     return settings

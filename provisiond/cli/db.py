@@ -22,6 +22,7 @@ from provisiond.store import SqliteStore
 from provisiond.store.audit_trail import AuditTrail
 from provisiond.store.backup import restore_backup
 from provisiond.store.checkpoints import CheckpointSigner
+from provisiond.store.opening import not_for_this_user
 from provisiond.store.revocations import undone_by
 from provisiond.system import SystemClock
 
@@ -128,7 +129,11 @@ async def _record_restore(settings: Settings, file: Path, undone: Sequence[str])
 
 
 def _require(file: Path) -> None:
-    if not file.exists():
+    try:
+        is_there = file.exists()
+    except PermissionError as error:
+        raise not_for_this_user(file, error) from error
+    if not is_there:
         raise RecordNotFound(f"{file}: there is no such database")
     if file.is_dir():
         raise InvalidArgument(f"{file} is a directory; name a file")

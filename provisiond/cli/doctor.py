@@ -22,7 +22,7 @@ from provisiond.cli.finding import Finding
 from provisiond.cli.output import Output, OutputFormat, plain, print_records, resolve_format
 from provisiond.cli.reachability import is_listening, is_open
 from provisiond.cli.renewal import renewal
-from provisiond.cli.session import Config, command, load, start_command
+from provisiond.cli.session import Config, command, has_database, load, start_command
 from provisiond.errors import AdminError, ConfigurationError, StoreError
 from provisiond.local_ca import load_root_certificate
 from provisiond.settings import Listener, Settings
@@ -120,7 +120,7 @@ def _examine_state(settings: Settings, config: Path | None) -> Iterator[Finding]
 
 def _examine_database(settings: Settings, config: Path | None) -> Iterator[Finding]:
     file = settings.database_file
-    if not file.exists():
+    if not has_database(settings):
         text = f"{file} is not there yet"
         yield Finding(level="warn", subject="database", text=text, mend=start_command(config))
         return

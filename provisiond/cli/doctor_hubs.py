@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from datetime import datetime
 
 from provisiond.cli.finding import Finding
+from provisiond.cli.session import has_database
 from provisiond.errors import StoreError
 from provisiond.hubs.certificate_request import asks_for_certificate
 from provisiond.hubs.mosquitto import MosquittoHub
@@ -44,7 +45,7 @@ def examine_revocation_list(settings: Settings, command: str, now: datetime) -> 
 
 
 def _has_certificates(settings: Settings) -> bool:
-    if not settings.database_file.exists():
+    if not has_database(settings):
         return False
 
     async def look() -> bool:

@@ -18,7 +18,7 @@ from provisiond.cli.finding import Finding
 from provisiond.cli.reachability import is_open
 from provisiond.cli.renewal import renewal
 from provisiond.cli.session import command as command_of
-from provisiond.cli.session import start_command
+from provisiond.cli.session import has_database, start_command
 from provisiond.errors import ProvisiondError, StoreError
 from provisiond.settings import Settings
 from provisiond.store import SqliteStore
@@ -58,7 +58,7 @@ def examine_operations(settings: Settings, config: Path | None, now: datetime) -
     yield from _examine_keys(settings)
     yield from _examine_server_certificates(settings, config, now)
     yield from _examine_metrics(settings, start)
-    if not settings.database_file.exists() or is_open_to_all(settings.database_file):
+    if not has_database(settings) or is_open_to_all(settings.database_file):
         return
     found = list(_examine_schema(settings, command))
     yield from found

@@ -21,7 +21,7 @@ from provisiond.cli.audit_records import advice, audit_to_json, check_to_json
 from provisiond.cli.exit_codes import ExitCode
 from provisiond.cli.output import Output, OutputFormat, note, plain, print_record, resolve_format
 from provisiond.cli.secret_files import read_bytes, read_certificates, read_tpm_public
-from provisiond.cli.session import Config, command, load
+from provisiond.cli.session import Config, command, has_database, load
 from provisiond.errors import InvalidArgument, RecordNotFound
 from provisiond.model import EnrollmentKind, Hub, Outcome, Retirement
 from provisiond.policy import service_policy
@@ -126,7 +126,7 @@ async def _show_future(
         entropy=SystemEntropy(),
     )
     departures: Sequence[Retirement] = ()
-    if settings.database_file.exists():
+    if has_database(settings):
         async with await _open(settings) as store:
             explanation = await decide(store=store, hubs=await _hubs(settings, store))
             departures = await store.departures_of(claimed_id.key)
@@ -167,7 +167,7 @@ class _EmptyStore:
 
 
 async def _open(settings: Settings) -> SqliteStore:
-    if not settings.database_file.exists():
+    if not has_database(settings):
         raise RecordNotFound(f"{settings.database_file}: there is no database yet; `provisiond run` makes it")
     return await SqliteStore.open(settings.database_file, read_only=True)
 

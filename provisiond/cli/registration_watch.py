@@ -9,7 +9,7 @@ import typer
 from provisiond.cli.audit_records import audit_to_json
 from provisiond.cli.follow import follow
 from provisiond.cli.output import Output, OutputFormat, note, print_stream
-from provisiond.cli.session import Config, load, open_store
+from provisiond.cli.session import Config, has_database, load, open_store
 from provisiond.model import AuditRecord
 from provisiond.store import SqliteStore
 from provisiond.store.audit_trail import AuditQuery, AuditTrail
@@ -46,7 +46,7 @@ async def _watch(
     config: Path | None, registration_id: str | None, output: OutputFormat | None, *, refused: bool
 ) -> None:
     settings = load(config).settings
-    if not settings.database_file.exists():
+    if not has_database(settings):
         async with await open_store(settings):
             pass  # made now, so that the daemon's first registration is seen
     async with await SqliteStore.open(settings.database_file, read_only=True) as store:

@@ -15,6 +15,7 @@ from provisiond.cli.output import note
 from provisiond.settings import LoadedSettings, Settings, load_settings
 from provisiond.settings.sources import find_file
 from provisiond.store import SqliteStore
+from provisiond.store.opening import not_for_this_user
 from provisiond.system import SystemClock, SystemEntropy
 
 SERVICE_CONFIG: Final = Path("/etc/provisiond/provisiond.toml")
@@ -99,7 +100,19 @@ async def open_store(settings: Settings) -> SqliteStore:
         StoreError: it cannot be opened.
     """
     file = settings.database_file
-    return await SqliteStore.open(file, migrate=not file.exists())
+    return await SqliteStore.open(file, migrate=not has_database(settings))
+
+
+def has_database(settings: Settings) -> bool:
+    """Whether the database is there, or will be made by the first who writes.
+
+    Raises:
+        StoreUnavailable: this user may not even look.
+    """
+    try:
+        return settings.database_file.exists()
+    except PermissionError as error:
+        raise not_for_this_user(settings.database_file, error) from error
 
 
 def actor() -> str:

@@ -10,7 +10,7 @@ from provisiond.admin.hubs import is_current
 from provisiond.cli.exit_codes import ExitCode
 from provisiond.cli.output import Output, print_record, suggest
 from provisiond.cli.reachability import is_listening, is_open
-from provisiond.cli.session import Config, load, start_command
+from provisiond.cli.session import Config, has_database, load, start_command
 from provisiond.settings import HubSettings, Settings
 from provisiond.store import SqliteStore
 from provisiond.store.audit_trail import AuditTrail
@@ -45,7 +45,7 @@ def status(output: Output = None, config: Config = None) -> None:
 
 async def _counts(settings: Settings) -> dict[str, Any]:
     """Registrations by status and by hub, hubs, audit; nothing is written, so that looking is always safe."""
-    if not settings.database_file.exists():
+    if not has_database(settings):
         return {"registrations": {}, "assignedByHub": {}}
     async with await SqliteStore.open(settings.database_file, read_only=True) as store:
         observed = await store.hub_observations()

@@ -29,8 +29,16 @@ def require_file(path: Path, *, create: bool) -> None:
         if path.stat().st_mode & _ACCESSIBLE_TO_OTHERS:
             raise StoreUnavailable(f"the database {path} holds keys and is accessible to everyone: chmod o= {path}")
         _require_whole(path)
+    except PermissionError as error:
+        raise not_for_this_user(path, error) from error
     except OSError as error:
         raise StoreUnavailable(f"the database {path} cannot be opened: {error.strerror}") from error
+
+
+def not_for_this_user(path: Path, error: PermissionError) -> StoreUnavailable:
+    """The error for a user who may not read the database, with the way out."""
+    who = "be root, or the user that the service runs as (sudo -u USER provisiond …)"
+    return StoreUnavailable(f"the database {path} cannot be opened: {error.strerror}; {who}")
 
 
 def _require_whole(path: Path) -> None:

@@ -185,3 +185,20 @@ def test_attestation_types_are_spelt_as_everywhere_else(monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     for noun in ("enrollment", "enrollment-group"):
         assert "<x509|symmetricKey|tpm>" in invoke(noun, "create", "--help").stdout
+
+
+@pytest.mark.parametrize("command", ["enrollment list", "status", "doctor", "db check", "explain --registration-id a"])
+def test_who_may_not_enter_the_state_directory_is_told_who_may(gateway, command):
+    gateway("enrollment", "list")
+    unprivileged = "setpriv --bounding-set=-dac_override,-dac_read_search" if os.geteuid() == 0 else ""
+    state = gateway.directory / "state"
+    state.chmod(0o000)
+    try:
+        ended = run(f"{unprivileged} $PROVISIOND -c {gateway.config} {command}", capture_output=True, text=True)
+    finally:
+        state.chmod(0o700)
+    assert ended.returncode == 69
+    assert ended.stderr == (
+        f"error: the database {state}/provisiond.db cannot be opened: Permission denied; "
+        "be root, or the user that the service runs as (sudo -u USER provisiond …)\n"
+    )
