@@ -88,6 +88,8 @@ async def connect(path: Path, *, read_only: bool, busy_timeout_s: float = BUSY_T
     connection = Connection(partial(connect_here, path, read_only=read_only, busy_timeout_s=busy_timeout_s), 64)
     try:
         return await connection.opened()
+    except UnicodeDecodeError as error:
+        raise unreadable(path) from error
     except sqlite3.Error as error:
         raise unavailable(error) from error
 
@@ -139,6 +141,11 @@ def primary_code(error: BaseException) -> int:
 def is_environmental(error: BaseException) -> bool:
     """Whether the file or the machine failed, rather than one statement's values."""
     return primary_code(error) in _ENVIRONMENT
+
+
+def unreadable(path: Path) -> StoreUnavailable:
+    """What is said where SQLite names a table or a column whose name is damaged: its message is no text then."""
+    return StoreUnavailable(f"{_ENVIRONMENT[sqlite3.SQLITE_CORRUPT]} (the schema in {path} cannot be read)")
 
 
 def unavailable(error: BaseException) -> StoreUnavailable:

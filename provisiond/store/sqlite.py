@@ -11,7 +11,7 @@ from typing import Self
 from provisiond.store import audit, backup, opening, rows
 from provisiond.store.admin_store import SqliteAdminStore
 from provisiond.store.audit import AuditVerdict
-from provisiond.store.connection import BUSY_TIMEOUT_S, Connection, connect, transaction, unavailable
+from provisiond.store.connection import BUSY_TIMEOUT_S, Connection, connect, transaction, unavailable, unreadable
 from provisiond.store.decision_store import SqliteDecisionStore
 from provisiond.store.device_store import SqliteDeviceStore
 from provisiond.store.outbox_store import SqliteOutboxStore
@@ -70,7 +70,7 @@ class SqliteStore(SqliteDecisionStore, SqliteAdminStore, SqliteDeviceStore, Sqli
             operator = writer or await connection(read_only=True)
             return cls(
                 path=path,
-                digest=await _digest(operator, set_up),
+                digest=await _digest(operator, path, set_up),
                 writer=writer,
                 reader=await connection(read_only=True),
                 operator=await connection(read_only=True) if writer else operator,
@@ -114,8 +114,10 @@ async def _opened(stack: AsyncExitStack, path: Path, *, read_only: bool, busy_ti
     return connection
 
 
-async def _digest(connection: Connection, set_up: Callable[[sqlite3.Connection], bytes]) -> rows.RowDigest:
+async def _digest(connection: Connection, path: Path, set_up: Callable[[sqlite3.Connection], bytes]) -> rows.RowDigest:
     try:
         return rows.RowDigest(await connection.call(set_up))
+    except UnicodeDecodeError as error:
+        raise unreadable(path) from error
     except sqlite3.Error as error:
         raise unavailable(error) from error

@@ -19,6 +19,7 @@ from provisiond.errors import (
 from provisiond.model import EnrollmentKind, RegistrationStatus, TpmMaterial
 from provisiond.ports import AdminStore, DecisionStore, FactsQuery, StoredChallenge, Write
 from provisiond.store import SqliteStore
+from tests.store.damage import overwrite
 from tests.store.records import AT, make_audit, make_enrollment, make_group, make_registration, make_write
 
 INDIVIDUAL, GROUP = EnrollmentKind.INDIVIDUAL, EnrollmentKind.GROUP
@@ -502,3 +503,10 @@ async def test_two_ids_that_claim_one_endorsement_key_at_once_do_not_both_have_i
     assert [type(outcome) for outcome in outcomes] == [type(None), VersionConflict]
     with pytest.raises(VersionConflict, match="endorsement key"):
         await store.commit(Write(registration=make_registration("device-3", endorsement_key_hash=b"e" * 32)))
+
+
+async def test_a_damaged_name_in_the_schema_is_said_to_be_damage(store, path):
+    await store.close()
+    overwrite(path, b"CREATE TABLE enrollment (", b"CREATE TABLE enroll\xccent (")
+    with pytest.raises(StoreUnavailable, match="damaged"):
+        await SqliteStore.open(path)
