@@ -18,6 +18,7 @@ from urllib.parse import quote
 
 import tomlkit
 
+from provisiond.settings.sources import LAST_LINE
 from tests.broker import wire
 from tests.broker.wire import PINGREQ, Packet, puback, subscribe
 from tests.certificates import Ca, make_ca, make_leaf
@@ -267,7 +268,8 @@ def set_up(directory: Path, *, large: bool, connect_s: float, handshake_s: float
     )
     document: Any = tomlkit.parse(service.config_file.read_text())
     document["attestation"] = {"challenge_ttl": f"{CHALLENGE_S}s"}
-    service.config_file.write_text(tomlkit.dumps(document))
+    text = tomlkit.dumps(document).replace(f"{LAST_LINE}\n", "")
+    service.config_file.write_text(f"{text}\n{LAST_LINE}\n")
     return service
 
 
