@@ -77,15 +77,15 @@ def parse_attestation_key(tpm2b: bytes) -> TpmPublic:
             `attestation-key-scheme-hash`, `attestation-key-strength` or `roca`.
     """
     public = parse_public(tpm2b)
-    _require_approved_name(public, "attestation-key")
-    _require_resident(public, "attestation-key")
+    _require_approved_name(public, "attestation key")
+    _require_resident(public, "attestation key")
     if not public.attributes & ObjectAttributes.RESTRICTED:
         raise AttestationError(
             "the attestation key is not restricted: it would sign a forged attestation",
             finding="attestation-key-not-restricted",
             clause="TPM 2.0 Part 1 27.2.6",
         )
-    _require_signing_only(public, "attestation-key")
+    _require_signing_only(public, "attestation key")
     scheme = public.template.scheme
     if scheme.hash is None or scheme.algorithm not in _SIGNING_SCHEMES:
         raise AttestationError(
@@ -97,7 +97,7 @@ def parse_attestation_key(tpm2b: bytes) -> TpmPublic:
         raise AttestationError(
             f"the attestation key signs {scheme.hash.name}", finding="attestation-key-scheme-hash", clause="SP 800-131A"
         )
-    _require_strong(public, "attestation-key")
+    _require_strong(public, "attestation key")
     return public
 
 
@@ -108,16 +108,16 @@ def check_certified_key(public: TpmPublic) -> None:
         AttestationError: finding `certified-key-name-algorithm`, `certified-key-not-resident`,
             `certified-key-restricted`, `certified-key-usage`, `certified-key-strength` or `roca`.
     """
-    _require_approved_name(public, "certified-key")
-    _require_resident(public, "certified-key")
+    _require_approved_name(public, "certified key")
+    _require_resident(public, "certified key")
     if public.attributes & ObjectAttributes.RESTRICTED:
         raise AttestationError(
             "the certified key is restricted: it cannot sign a handshake",
             finding="certified-key-restricted",
             clause="TPM 2.0 Part 1 27.2.6",
         )
-    _require_signing_only(public, "certified-key")
-    _require_strong(public, "certified-key")
+    _require_signing_only(public, "certified key")
+    _require_strong(public, "certified key")
 
 
 def _parse_templated(tpm2b: bytes, known: Mapping[int, tuple[KnownTemplate, ...]], role: str, clause: str) -> TpmPublic:
@@ -127,7 +127,7 @@ def _parse_templated(tpm2b: bytes, known: Mapping[int, tuple[KnownTemplate, ...]
         raise AttestationError(
             f"the {role} follows no known template: {template.object_type.name}, {template.name_hash.name},"
             f" attributes {int(template.attributes):08x}",
-            finding=f"{role.replace(' ', '-')}-template",
+            finding=f"{_slug(role)}-template",
             clause=clause,
         )
     if public.template.curve is None:
@@ -138,7 +138,9 @@ def _parse_templated(tpm2b: bytes, known: Mapping[int, tuple[KnownTemplate, ...]
 def _require_approved_name(public: TpmPublic, role: str) -> None:
     if not public.name_hash.approved:
         raise AttestationError(
-            f"the {role} is named under {public.name_hash.name}", finding=f"{role}-name-algorithm", clause="SP 800-131A"
+            f"the {role} is named under {public.name_hash.name}",
+            finding=f"{_slug(role)}-name-algorithm",
+            clause="SP 800-131A",
         )
 
 
@@ -147,7 +149,7 @@ def _require_resident(public: TpmPublic, role: str) -> None:
     if missing:
         raise AttestationError(
             f"the {role} may have come from outside the TPM: without {missing!r}",
-            finding=f"{role}-not-resident",
+            finding=f"{_slug(role)}-not-resident",
             clause=_ATTRIBUTES,
         )
 
@@ -156,7 +158,9 @@ def _require_signing_only(public: TpmPublic, role: str) -> None:
     usage = public.attributes & (ObjectAttributes.SIGN | ObjectAttributes.DECRYPT)
     if usage != ObjectAttributes.SIGN:
         raise AttestationError(
-            f"the {role} is not for signing alone: {usage!r}", finding=f"{role}-usage", clause="TPM 2.0 Part 1 27.2.5"
+            f"the {role} is not for signing alone: {usage!r}",
+            finding=f"{_slug(role)}-usage",
+            clause="TPM 2.0 Part 1 27.2.5",
         )
 
 
@@ -166,9 +170,13 @@ def _require_strong(public: TpmPublic, role: str) -> None:
         if template.key_bits < RSA_MIN_KEY_BITS or template.exponent not in {0, RSA_DEFAULT_EXPONENT}:
             raise AttestationError(
                 f"the {role} is RSA of {template.key_bits} bits with exponent {template.exponent}",
-                finding=f"{role}-strength",
+                finding=f"{_slug(role)}-strength",
                 clause="SP 800-131A",
             )
         refuse_roca(int.from_bytes(public.unique[0], "big"), key=role)
     elif template.curve is None:
-        raise AttestationError(f"the {role} is not asymmetric", finding=f"{role}-strength", clause="SP 800-131A")
+        raise AttestationError(f"the {role} is not asymmetric", finding=f"{_slug(role)}-strength", clause="SP 800-131A")
+
+
+def _slug(role: str) -> str:
+    return role.replace(" ", "-")

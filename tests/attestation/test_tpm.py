@@ -145,6 +145,7 @@ def test_a_certified_key_of_another_kind_is_refused(changes, finding):
     with pytest.raises(AttestationError) as caught:
         check_certified_key(retemplated(CERTIFIED, **changes))
     assert caught.value.finding == finding
+    assert str(caught.value).startswith("the certified key ")
 
 
 def test_a_certified_key_must_be_asymmetric():
