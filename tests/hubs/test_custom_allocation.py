@@ -1,5 +1,6 @@
 """A webhook chooses the hub, or does anything else that a webhook may do."""
 
+import gzip
 import time
 from dataclasses import replace
 
@@ -113,6 +114,13 @@ async def test_a_webhook_that_hangs_costs_its_deadline_and_no_more(client):
 async def test_ten_megabytes_are_not_read(client):
     allocated, _ = await ask(client, lambda _: (200, {}, endless()))
     assert "longer than" in allocated.error
+
+
+async def test_an_answer_is_asked_for_plain_and_never_inflated(client):
+    bomb = gzip.compress(b'{"iotHubHostName": "' + b"a" * 10_000_000 + b'"}')
+    allocated, requests = await ask(client, lambda _: (200, {"Content-Encoding": "gzip"}, bomb))
+    assert "its answer cannot be read" in allocated.public_error
+    assert requests[0].headers["accept-encoding"] == "identity"
 
 
 @pytest.mark.parametrize(
