@@ -12,6 +12,7 @@ from typing import Annotated, Any, Final
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from provisiond.cli.az_habits import translate
 from provisiond.cli.exit_codes import ExitCode, ending, print_error
 
 _NOUNS: Final = {
@@ -49,6 +50,9 @@ class _Provisiond(TyperGroup):
         super().__init__(**attributes)
         for noun, summary in _NOUNS.items():
             self.add_command(_Unloaded(noun, help=summary))
+
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]  # as below
+        return super().parse_args(ctx, translate(args))
 
     def resolve_command(self, ctx: typer.Context, args: list[str]) -> Any:  # type: ignore[override]  # typer vendors it
         if isinstance(self.commands.get(args[0]), _Unloaded):
