@@ -12,6 +12,7 @@ from provisiond.system import SystemClock
 
 _NAME: Final = "revocation-list"
 _CLAUSE: Final = "RFC 5280 5"
+_MOSQUITTO: Final = "mosquitto"
 
 
 async def revoke_certificate(
@@ -20,8 +21,8 @@ async def revoke_certificate(
     """Put a device's certificate on the list, if it is the local authority's, and write the file.
 
     A list speaks for the authority alone that has signed it (RFC 5280 5), so a certificate of another one cannot be on
-    ours. At the embedded hub that is no loss. Another hub may go on taking such a certificate for a connection: then
-    the revocation is not proved.
+    ours. That matters at a mosquitto that knows devices by their certificates, which takes it for a connection for as
+    long as no list names it: then the revocation is not proved.
 
     Args:
         settings: where the authority is, and what the hubs are.
@@ -34,15 +35,17 @@ async def revoke_certificate(
     """
     if certificate_der is None:
         return None
-    elsewhere = any(one.name == hub and not one.is_embedded for one in settings.hubs)
+    matters = any(
+        one.name == hub and one.type == _MOSQUITTO and one.to_hub().knows_certificates for one in settings.hubs
+    )
     try:
         root = load_root(settings.ca_dir)
     except AdminError as error:
-        return Check(_NAME, not elsewhere, f"the certificate's authority is not here: {error}", _CLAUSE)
+        return Check(_NAME, not matters, f"the certificate's authority is not here: {error}", _CLAUSE)
     issued = revocable_by(root, certificate_der)
     if issued is None:
         finding = "the certificate is not the local authority's: its own authority has to revoke it"
-        return Check(_NAME, not elsewhere, finding, _CLAUSE)
+        return Check(_NAME, not matters, finding, _CLAUSE)
     issuer_hash, serial = issued
     now = SystemClock().now()
     await store.revoke_certificate(issuer_hash, serial, now)
