@@ -66,10 +66,15 @@ def _forget_rejected(connection: sqlite3.Connection) -> bool:
 
 
 def load(connection: sqlite3.Connection, *, registration_key: str | None, rejected: bool) -> list[PendingDevice]:
-    """Those that wait, or were rejected, oldest first; of one id or of all."""
+    """Those that wait, or were rejected, oldest first; of one id or of all.
+
+    One whose id was enrolled since, by hand or while its request was decided on, does not wait any more.
+    """
     found = connection.execute(
         f"SELECT {_COLUMNS} FROM pending_device WHERE rejected = ?1"  # noqa: S608 - constants
-        " AND (?2 IS NULL OR registration_key = ?2) ORDER BY first_seen_at_s, registration_key",
+        " AND (?2 IS NULL OR registration_key = ?2)"
+        " AND NOT EXISTS (SELECT 1 FROM enrollment WHERE kind = 'individual' AND key = registration_key)"
+        " ORDER BY first_seen_at_s, registration_key",
         (rejected, None if registration_key is None else rows.storable(registration_key)),
     )
     return [_decode(row) for row in found.fetchall()]
