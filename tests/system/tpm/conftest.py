@@ -9,6 +9,13 @@ from provisiond.device.swtpm import run_emulator
 from provisiond.device.tpm_device import KeyAlgorithm, open_tpm
 from tests.running_service import run_site
 
+IDENTITY_CONFLICTS = {
+    "endorsement-key-in-use",
+    "endorsement-key-changed",
+    "endorsement-key-mismatch",
+    "storage-root-key-changed",
+}
+
 
 @pytest.fixture
 async def site(tmp_path):
@@ -49,7 +56,7 @@ def refuses(site, log):
         assert set(reply.body) - {"timestampUtc"} == {"errorCode", "trackingId", "message"}
         tracking_id = reply.body["trackingId"]
         (line,) = [record for record in log if record.get("tracking_id") == tracking_id]
-        assert line["log_level"] == "info"
+        assert line["log_level"] == ("warning" if finding in IDENTITY_CONFLICTS else "info")
         assert "exc_info" not in line
         audited = await site.store.get_audit(tracking_id)
         assert (audited.outcome, audited.code) == ("refused", code)
