@@ -5,7 +5,7 @@ A live file is never copied as a file: the newest commits are in the write-ahead
 
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Final
@@ -13,7 +13,7 @@ from typing import Final
 from provisiond.errors import CorruptRecord, InvalidArgument, StoreUnavailable
 from provisiond.model import EnrollmentKind
 from provisiond.store import audit, devices, enrollments, rows, schema
-from provisiond.store.connection import FATAL_CODES, connect_here, primary_code, transaction, unavailable
+from provisiond.store.connection import FATAL_CODES, connect_here, no_backup, primary_code, transaction, unavailable
 from provisiond.store.new_file import written_beside
 
 PROBLEMS_MAX: Final = 100
@@ -51,8 +51,7 @@ def restore_backup(source: Path, target: Path) -> None:
         StoreUnavailable: the backup is damaged or no backup; the database is in use; the disk failed.
     """
     try:
-        with closing(connect_here(source, read_only=True)) as backup, written_beside(target, for_service=True) as part:
-            _require_sound(backup, source)
+        with _sound_backup(source) as backup, written_beside(target, for_service=True) as part:
             _copy(backup, part)
             _set_aside(target)
     except (sqlite3.Error, OSError) as error:
@@ -170,6 +169,20 @@ def _count_problems(connection: sqlite3.Connection) -> Iterator[str]:
 
 def _octets(text: str | None) -> bytes | None:
     return None if text is None else text.encode()
+
+
+@contextmanager
+def _sound_backup(source: Path) -> Iterator[sqlite3.Connection]:
+    try:
+        backup = connect_here(source, read_only=True)
+    except sqlite3.Error as error:
+        raise no_backup(source, error) from error
+    with closing(backup):
+        try:
+            _require_sound(backup, source)
+        except sqlite3.Error as error:
+            raise no_backup(source, error) from error
+        yield backup
 
 
 def _require_sound(backup: sqlite3.Connection, source: Path) -> None:

@@ -148,6 +148,13 @@ def unreadable(path: Path) -> StoreUnavailable:
     return StoreUnavailable(f"{_ENVIRONMENT[sqlite3.SQLITE_CORRUPT]} (the schema in {path} cannot be read)")
 
 
+def no_backup(source: Path, error: sqlite3.Error) -> StoreUnavailable:
+    """What is said of a file that was to be restored and is not what it should be: not that the database is damaged."""
+    if primary_code(error) not in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+        return unavailable(error)
+    return StoreUnavailable(f"{source} is damaged, or no backup, and was not restored ({error})")
+
+
 def unavailable(error: BaseException) -> StoreUnavailable:
     """What the callers hear of it."""
     what = _ENVIRONMENT.get(primary_code(error), "the database did not do what was asked")

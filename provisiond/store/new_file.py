@@ -1,5 +1,6 @@
 """Files beside the database that are there whole, or not at all."""
 
+import glob
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -17,6 +18,7 @@ def written_beside(target: Path, *, for_service: bool) -> Iterator[Path]:
         for_service: made by root, it belongs to whom the directory belongs to; a backup is of who makes it.
     """
     part = target.with_name(f".{target.name}.{os.getpid()}.part")
+    _remove_abandoned(target)
     part.unlink(missing_ok=True)
     try:
         os.close(create_private(part) if for_service else os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
@@ -25,10 +27,22 @@ def written_beside(target: Path, *, for_service: bool) -> Iterator[Path]:
         part.replace(target)
         _fsync(target.parent)
     except BaseException:
-        for left in (part, part.with_name(f"{part.name}-journal")):
-            with suppress(OSError):
-                left.unlink(missing_ok=True)
+        _remove(part)
         raise
+
+
+def _remove(part: Path) -> None:
+    for left in (part, part.with_name(f"{part.name}-journal")):
+        with suppress(OSError):
+            left.unlink(missing_ok=True)
+
+
+def _remove_abandoned(target: Path) -> None:
+    """Of processes that were killed: such a file is as large as the database, and holds its keys."""
+    for part in target.parent.glob(f".{glob.escape(target.name)}.*.part"):
+        number = part.name.removeprefix(f".{target.name}.").removesuffix(".part")
+        if number.isdecimal() and not Path("/proc", number).exists():
+            _remove(part)
 
 
 def _fsync(path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Final
 
 from provisiond.errors import StoreUnavailable
 from provisiond.store.audit_trail import read_head_file
-from provisiond.store.connection import connect_here, unavailable
+from provisiond.store.connection import connect_here, no_backup
 
 SHOWN_MAX: Final = 100
 """Lines for the operator; a backup that differs in more is another site's, or a very old one."""
@@ -118,7 +118,7 @@ def _guess(backup: Path, database: Path) -> tuple[str, ...]:
         with closing(connect_here(backup, read_only=True)) as connection:
             then = _revocations(connection)
     except sqlite3.Error as error:
-        raise unavailable(error) from error
+        raise no_backup(backup, error) from error
     if revocations <= then:
         return ()
     when = f"between this backup and {checkpoint.at:%Y-%m-%d %H:%M}Z"

@@ -1,5 +1,6 @@
 """Backups that can be relied upon, and restoring them."""
 
+import os
 import stat
 
 import pytest
@@ -111,9 +112,20 @@ async def test_a_backup_of_a_newer_provisiond_is_not_restored(path, store, backu
 async def test_a_file_that_is_no_backup_is_not_restored(path, store, tmp_path):
     await store.close()
     (tmp_path / "text").write_text("not a database, but long enough to be taken for one" * 20)
-    for source in (tmp_path / "text", tmp_path / "missing"):
-        with pytest.raises(StoreUnavailable):
-            restore_backup(source, path)
+    with pytest.raises(StoreUnavailable, match="text is damaged, or no backup, and was not restored"):
+        restore_backup(tmp_path / "text", path)
+    with pytest.raises(StoreUnavailable):
+        restore_backup(tmp_path / "missing", path)
+
+
+async def test_what_a_killed_process_left_is_removed_and_what_a_running_one_writes_is_not(path, store, backup):
+    await store.close()
+    gone, running = 2**22 + 1, os.getppid()  # the first is more than a process can have
+    parts = [path.with_name(f".{path.name}.{number}.part") for number in (gone, running)]
+    for part in (*parts, parts[0].with_name(f"{parts[0].name}-journal")):
+        part.write_bytes(b"half")
+    restore_backup(backup, path)
+    assert list(path.parent.glob("*.part*")) == [parts[1]]
 
 
 @pytest.mark.parametrize(
