@@ -29,18 +29,31 @@ _LEVELS: Final = {"debug": logging.DEBUG, "info": logging.INFO, "warning": loggi
 _CHATTY_LOGGERS: Final = ("amqtt", "transitions", "aiosqlite", "asyncio", "aiomqtt", "mqtt", "httpx", "httpcore")
 
 _REDACTED: Final = "[redacted]"
-_SECRET_NAME: Final = re.compile(r"key|password|passwd|secret|token|sas|authorization|signature", re.IGNORECASE)
+_SECRET_NAME: Final = re.compile(
+    r"key|password|passwd|passphrase|secret|token|sas|authorization|signature|credential|auth_?value", re.IGNORECASE
+)
+# What stands before "key" in a name does not matter, and to look for it would take the square of a long text.
+_NAMES: Final = r"(?:key|password|passwd|passphrase|secret|token)"
 _SECRET_TEXTS: Final = (
     (re.compile(r"SharedAccessSignature(?:\s|\+|%20)+[^\s\"']+", re.IGNORECASE), f"SharedAccessSignature {_REDACTED}"),
     (re.compile(r"\b(sig)(=|%3d)[^&\s\"']+", re.IGNORECASE), rf"\1\2{_REDACTED}"),
+    # In quotes: JSON, also inside a string of JSON, and what Python shows of a dictionary.
+    (re.compile(rf"({_NAMES}[\\\"']*\s*[:=]\s*b?\\*[\"'])[^\"'\\]+", re.IGNORECASE), rf"\1{_REDACTED}"),
+    # Without quotes: connection strings; after a colon only what has no words in it, for people write colons too.
+    (re.compile(rf"({_NAMES}=)[^\s\"'&;,\\]+", re.IGNORECASE), rf"\1{_REDACTED}"),
+    (re.compile(rf"({_NAMES}:\s*)[A-Za-z0-9+/_=%-]{{16,}}", re.IGNORECASE), rf"\1{_REDACTED}"),
     (
-        re.compile(r"(\"?(?:\w*key|password|secret|token)\"?\s*[:=]\s*b?[\"'])[^\"']+", re.IGNORECASE),
+        re.compile(r"(authorization[\"']?\s*[:=]\s*[\"']?(?:(?:basic|bearer)\s+)?)[^\s\"',]+", re.IGNORECASE),
         rf"\1{_REDACTED}",
     ),
+    (re.compile(r"([?&](?:code|access_token)=)[^&\s\"']+", re.IGNORECASE), rf"\1{_REDACTED}"),
+    (re.compile(r"(://[^\s/:@]*:)[^\s/@]+@"), rf"\1{_REDACTED}@"),
     (re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*-----|\Z)", re.DOTALL), _REDACTED),
 )
 # What any of these patterns matches has one of these in it; to look for them takes a fifth of the time.
-_SECRET_MARK: Final = re.compile(r"sharedaccesssig|sig=|sig%3d|key|password|secret|token|-----begin")
+_SECRET_MARK: Final = re.compile(
+    r"sharedaccesssig|sig=|sig%3d|key|passw|passphrase|secret|token|authorization|code=|://|-----begin"
+)
 _CONTROL_CHARACTERS: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _NUMBERS: Final = (bool, int, float)
 # A record is for reading; what is longer is a stranger's.
@@ -208,10 +221,12 @@ def _clean(key: str, value: Any) -> Any:
     if _is_secret(key):
         return _REDACTED
     if isinstance(value, str):
-        return _escape(redact(value))[:_LONGEST_TEXT]
+        return _escape(redact(value[:_LONGEST_TEXT]))[:_LONGEST_TEXT]
     if isinstance(value, Mapping):
         return {str(name): _clean(str(name), inner) for name, inner in value.items()}
-    return _escape(redact(str(value)))[:_LONGEST_TEXT]
+    if isinstance(value, (list, tuple)):
+        return [_clean(key, inner) for inner in value]
+    return _escape(redact(str(value)[:_LONGEST_TEXT]))[:_LONGEST_TEXT]
 
 
 def _escape(text: str) -> str:

@@ -124,6 +124,57 @@ def test_a_sas_token_never_appears(stream, output_format):
     assert stream.getvalue().count("[redacted]") >= 13
 
 
+@pytest.mark.parametrize("output_format", ["console", "logfmt", "json"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        [{"primaryKey": SIGNATURE}],
+        ({"a": [{"password": SIGNATURE}]},),
+        f'{{\\"primaryKey\\": \\"{SIGNATURE}\\"}}',
+        f"{{'primary_key': '{SIGNATURE}', 'b': 1}}",
+        f"HostName=h;DeviceId=d;SharedAccessKey={SIGNATURE}",
+        f"password={SIGNATURE} rest",
+        f"password: {SIGNATURE}",
+        f"mqtts://user:{SIGNATURE}@broker:8883",
+        f"Authorization: Bearer {SIGNATURE}",
+        f"authorization=Basic {SIGNATURE}",
+        f"https://allocate.example/hub?code={SIGNATURE}",
+        ValueError({"primaryKey": SIGNATURE}),
+        f'{{"primaryKey":"{SIGNATURE}","secondaryKey" : "{SIGNATURE}"}}'.encode(),
+    ],
+    ids=str,
+)
+def test_a_secret_is_redacted_wherever_it_stands(stream, output_format, value):
+    configure_logs(level="debug", output_format=output_format, stream=stream, environment={})
+    structlog.get_logger("provisiond.test").info("x", value=value)
+    try:
+        fail(value)
+    except ValueError:
+        structlog.get_logger("provisiond.test").exception("failed")
+    assert SIGNATURE not in stream.getvalue()
+    assert "redacted" in stream.getvalue()
+
+
+@pytest.mark.parametrize("name", ["passphrase", "credential", "auth_value", "authValue", "primaryKey"])
+def test_what_is_called_a_secret_is_one(log, stream, name):
+    log.info("x", **{name: SIGNATURE})
+    assert SIGNATURE not in stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "the token is not signed with an enrolled key",
+        "enrollment: individual enrollment pump-1 (symmetricKey, enabled)",
+        "broker.listeners[1] (devices).key_file: /etc/provisiond/tls/server.key cannot be read: Permission denied",
+        "https://allocate.example/hub gave no answer",
+        "symmetricKey: the key is too short",
+    ],
+)
+def test_what_is_no_secret_is_left_as_it_is(text):
+    assert redact(text) == text
+
+
 def test_a_private_key_never_appears():
     pem = "-----BEGIN PRIVATE KEY-----\nMIGH\nAgEA\n-----END PRIVATE KEY-----\n"
     assert redact(f"read {pem} from disk") == "read [redacted]\n from disk"
@@ -180,6 +231,12 @@ def test_a_stream_that_cannot_be_written_does_not_matter(stream):
                 " ",
                 "x",
                 "&",
+                "?code",
+                "authorization",
+                "://",
+                "@",
+                "passphrase",
+                "\\",
                 "\u0130",
                 "ß",
             ]
