@@ -16,7 +16,7 @@ from cryptography import x509
 from provisiond.cli.doctor_hubs import examine_certificate_hubs, examine_revocation_list
 from provisiond.cli.doctor_machine import clock_is_synchronized, examine_clock, examine_tpm_devices
 from provisiond.cli.doctor_service import examine_service_user
-from provisiond.cli.doctor_store import examine_operations, has_other_schema, is_large, is_open_to_all
+from provisiond.cli.doctor_store import examine_operations, has_other_schema, is_large, is_open_to_all, mend_full_disk
 from provisiond.cli.exit_codes import ExitCode
 from provisiond.cli.finding import Finding
 from provisiond.cli.output import Output, OutputFormat, plain, print_records, resolve_format
@@ -111,9 +111,7 @@ def _examine_state(settings: Settings, config: Path | None) -> Iterator[Finding]
         yield Finding(level="FAIL", subject="state", text=text, mend=f"chmod 0700 {directory}")
     elif free_bytes < _STATE_MIN_FREE_BYTES:
         text = f"{directory} has {free_bytes // 2**20} MiB left"
-        yield Finding(
-            level="warn", subject="state", text=text, mend=f"du -xh {directory} | sort -h | tail  # then make room"
-        )
+        yield Finding(level="warn", subject="state", text=text, mend=mend_full_disk(settings))
     else:
         yield Finding(level="ok", subject="state", text=f"{directory}, {free_bytes // 2**20} MiB free")
 
@@ -136,7 +134,9 @@ def _examine_database(settings: Settings, config: Path | None) -> Iterator[Findi
     try:
         problems = asyncio.run(look())
     except StoreError as error:
-        yield Finding(level="FAIL", subject="database", text=str(error), mend=f"{command(config)} db check")
+        is_full = "disk is full" in str(error)
+        mend = mend_full_disk(settings) if is_full else f"{command(config)} db check"
+        yield Finding(level="FAIL", subject="database", text=str(error), mend=mend)
         return
     for problem in problems:
         yield Finding(level="FAIL", subject="database", text=problem, mend=f"{command(config)} db restore FILE")

@@ -9,6 +9,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
+from shlex import quote
 from typing import Any, Final
 
 from cryptography import x509
@@ -67,7 +68,8 @@ def examine_operations(settings: Settings, config: Path | None, now: datetime) -
     try:
         seen = asyncio.run(_look(settings))
     except (ProvisiondError, OSError) as error:
-        yield Finding(level="FAIL", subject="audit", text=str(error), mend=f"{command} db check")
+        mend = mend_full_disk(settings) if "disk is full" in str(error) else f"{command} db check"
+        yield Finding(level="FAIL", subject="audit", text=str(error), mend=mend)
         return
     yield from _examine_audit(seen, settings.database_file, command, now)
     yield from _examine_hubs(settings, seen, command, start, now)
@@ -91,6 +93,11 @@ async def _look(settings: Settings) -> _Seen:
             newest_at=newest[0][1].at if newest else None,
             hubs=await store.hub_observations(),
         )
+
+
+def mend_full_disk(settings: Settings) -> str:
+    """What shows where the room has gone."""
+    return f"du -xh {quote(str(settings.service.state_dir))} | sort -h | tail  # then make room"
 
 
 def is_open_to_all(file: Path) -> bool:
