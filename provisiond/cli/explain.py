@@ -148,7 +148,7 @@ async def _show_past(config: Path | None, tracking_id: str, output: OutputFormat
     if record is None:
         raise RecordNotFound(
             f"no decision is kept with tracking id {tracking_id}; see `{command(config)} audit list` for those that "
-            "are. 500000, and 429001 when it is repeated, are in the log only"
+            "are. 500000 is in the log only, and of 429001 only the first of a row is kept"
         )
     went_well = record.outcome in (*_ASSIGNED, "done")
     body = audit_to_json(record)
