@@ -99,7 +99,10 @@ class DeviceProof:
             trials = [await probe.try_connect(registration, key) for key in revocation.keys]
             observed = (cut, *map(_trial_check, trials), await self._judge(revocation))
         else:
+            # One that has moved away may still be connected here.
+            cuts = (await self._cut(revocation, probe),) if revocation.device.departures else ()
             observed, trials = await self._prove_at_hub(revocation, connector)
+            observed = (*cuts, *observed)
         observed = (*observed, published) if published is not None else observed
         receipt = AuditRecord(
             tracking_id=str(uuid.UUID(bytes=self._entropy.token_bytes(16), version=4)),

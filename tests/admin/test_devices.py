@@ -219,3 +219,13 @@ async def test_what_a_device_has_left_elsewhere_is_shown_and_goes_when_it_is_rev
     await devices.disable("dev-1")
     (gone,) = await store.list_retirements("far", due_by=clock.now(), limit=10)
     assert gone.grace_s == 0
+
+
+async def test_a_device_that_has_moved_away_is_cut_off_here_as_well(devices, enroll, store, clock):
+    await enroll(individual("dev-1"), hub="far")
+    left = Retirement(hub="east", device_id="dev-1", registration_id="dev-1", due_at=clock.now(), grace_s=3600)
+    await store.put_retirement(left)
+    probe = Probe(connected=True)
+    receipt = await devices.prove(await devices.disable("dev-1"), probe)
+    assert probe.cuts == ["dev-1"]
+    assert "the live session was cut" in receipt.reason
