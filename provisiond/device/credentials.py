@@ -164,12 +164,12 @@ class TpmCredential(Credential):
         return {"tpm": members}
 
     async def answer(self, challenge: bytes, *, resource: str, expiry: int, key_name: str) -> str:
-        """See Credential."""
+        """See Credential; the hub key stays in the TPM meanwhile, for it may be needed again."""
         try:
-            await self.device.import_authentication_key(challenge)
+            async with self.device.authentication_key(challenge) as key:
+                return await self.device.sign_sas(resource=resource, expiry=expiry, key_name=key_name, key_handle=key)
         except TpmError as error:
             raise CredentialError(f"the TPM does not accept the service's challenge: {error}") from error
-        return await self.device.sign_sas(resource=resource, expiry=expiry, key_name=key_name)
 
     async def accept_hub_key(self, blob: bytes | None) -> None:
         """See Credential. Without it the device could prove itself to nobody.

@@ -162,11 +162,22 @@ class TpmDevice:
             return None
 
     async def import_authentication_key(self, blob: bytes, persistent_handle: int = AUTHENTICATION_KEY_HANDLE) -> None:
-        """Take the key in an Azure `authenticationKey` blob into the TPM, in place of the one before.
+        """Take the key in an Azure `authenticationKey` blob into the TPM for good, in place of the one before.
 
         Raises:
             TpmError: the blob is not whole, or not for this TPM (TPM_RC_INTEGRITY and others); the key that was there
                 stays.
+        """
+        async with self.authentication_key(blob) as handle:
+            await self._remove(persistent_handle)
+            await self.tpm.evict_control(handle, persistent_handle)
+
+    @asynccontextmanager
+    async def authentication_key(self, blob: bytes) -> AsyncIterator[int]:
+        """Handle of the key in an Azure `authenticationKey` blob until the block ends; the persistent one stays.
+
+        Raises:
+            TpmError: the blob is not whole, or not for this TPM.
         """
         parts = AuthenticationKeyBlob.parse(blob)
         inner_key = await self.activate_credential(STORAGE_ROOT_KEY_HANDLE, parts.credential, parts.credential_secret)
@@ -180,8 +191,7 @@ class TpmDevice:
         )
         loaded = await self.tpm.load(STORAGE_ROOT_KEY_HANDLE, private, parts.public)
         async with self.tpm.loaded(loaded):
-            await self._remove(persistent_handle)
-            await self.tpm.evict_control(loaded.handle, persistent_handle)
+            yield loaded.handle
 
     async def _remove(self, persistent_handle: int) -> None:
         """Make room; there may be nothing."""
@@ -227,16 +237,19 @@ class TpmDevice:
         """
         return await self.tpm.hmac(key_handle, data)
 
-    async def sign_sas(self, *, resource: str, expiry: int, key_name: str | None = None) -> str:
+    async def sign_sas(
+        self, *, resource: str, expiry: int, key_name: str | None = None, key_handle: int = AUTHENTICATION_KEY_HANDLE
+    ) -> str:
         """A shared access signature made by the TPM.
 
         Args:
             resource: `{idScope}/registrations/{id}` or `{hub}/devices/{id}`, not encoded.
             expiry: seconds since the epoch.
             key_name: `registration` towards the provisioning service, None towards a hub.
+            key_handle: of the key that signs.
         """
         encoded = urllib.parse.quote(resource, safe="")
-        digest = await self.hmac(f"{encoded}\n{expiry}".encode())
+        digest = await self.hmac(f"{encoded}\n{expiry}".encode(), key_handle)
         signature = urllib.parse.quote(base64.b64encode(digest), safe="")
         token = f"SharedAccessSignature sr={encoded}&sig={signature}&se={expiry}"
         return token if key_name is None else f"{token}&skn={key_name}"

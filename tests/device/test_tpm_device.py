@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from provisiond.attestation.symmetric_key import generate_sas_token
 from provisiond.attestation.tpm_activation import activation_blob
 from provisiond.attestation.tpm_structures import parse_public
-from provisiond.device import tpm_templates
+from provisiond.device import TpmCredential, tpm_templates
 from provisiond.device.errors import TPM_RC_HANDLE, TPM_RC_INTEGRITY, CredentialError, TpmError
 from provisiond.device.swtpm import run_emulator
 from provisiond.device.tpm_device import AUTHENTICATION_KEY_HANDLE, AuthenticationKeyBlob, KeyAlgorithm, open_tpm
@@ -55,6 +56,23 @@ async def test_a_later_key_takes_the_place_of_the_earlier(ecc_device):
     await ecc_device.import_authentication_key(await blob_for(ecc_device, b"first"))
     await ecc_device.import_authentication_key(await blob_for(ecc_device, b"second"))
     assert await ecc_device.hmac(b"data") == hmac.digest(b"second", b"data", "sha256")
+
+
+@swtpm
+async def test_answering_a_challenge_leaves_the_hub_key_where_it_is(ecc_device):
+    credential = TpmCredential(device=ecc_device)
+    await credential.accept_hub_key(await blob_for(ecc_device, b"hub key"))
+    answered = await credential.answer(
+        await blob_for(ecc_device, b"challenge"), resource="scope/registrations/dev", expiry=1, key_name="registration"
+    )
+    assert answered == generate_sas_token(
+        resource="scope/registrations/dev", key=b"challenge", expiry=1, key_name="registration"
+    )
+    # Should the service refuse now, or never answer, the device still gets in at its hub.
+    assert await ecc_device.hmac(b"data") == hmac.digest(b"hub key", b"data", "sha256")
+    for _ in range(4):  # and no slot of the TPM is used up
+        async with ecc_device.authentication_key(await blob_for(ecc_device)) as key:
+            assert await ecc_device.hmac(b"data", key) == hmac.digest(b"k" * 32, b"data", "sha256")
 
 
 @swtpm
