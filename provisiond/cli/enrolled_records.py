@@ -135,7 +135,8 @@ async def list_(
     ]
     print_records(bodies, {"id": id_name, **_COLUMNS}, output)
     if len(found) > top:
-        note(f"there are more: {command(config)} {_NOUNS[kind]} list --after {found[top - 1].id}")
+        page = "" if top == PAGE else f" --top {top}"
+        note(f"there are more: {command(config)} {_NOUNS[kind]} list{page} --after {found[top - 1].id}")
 
 
 async def update(

@@ -149,7 +149,7 @@ def test_a_list_has_pages(gateway):
         gateway("enrollment", "create", name, "--attestation-type", "symmetricKey")
     first = gateway("enrollment", "list", "--top", "2")
     assert [one["registrationId"] for one in first.json] == ["A", "b"]
-    assert f"there are more: provisiond -c {gateway.config} enrollment list --after b" in first.stderr
+    assert f"there are more: provisiond -c {gateway.config} enrollment list --top 2 --after b" in first.stderr
     second = gateway("enrollment", "list", "--after", "b")
     assert [one["registrationId"] for one in second.json] == ["c"]
     assert "there are more" not in second.stderr
