@@ -1,14 +1,16 @@
 """What would become of a device that asked now: the decision and its trace, and nothing is written."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 from provisiond.admin.assumed_evidence import Presented, assume_evidence
 from provisiond.assignment.policies import allocate
 from provisiond.errors import AllocationError, AttestationError
 from provisiond.model import (
+    AllocationRequest,
     AttestationType,
+    CustomAllocation,
     Decision,
     Enrollment,
     EnrollmentKind,
@@ -106,6 +108,10 @@ async def explain(
         decision = decide_register(request, facts, policy=policy, context=context)
         if presented.is_empty and facts.individual is None and _lacks_intermediates(decision):
             decision, assumptions = _undecidable(claimed_id, facts, context), ()
+        if decision.allocation is not None:  # a webhook is not asked: it may count its questions
+            chosen, assumed = _presumed_answer(decision.allocation)
+            facts, assumptions = replace(facts, custom_allocation=chosen), (*assumptions, assumed)
+            decision = decide_register(request, facts, policy=policy, context=context)
     return Explanation(
         claimed_id=claimed_id,
         decision=decision,
@@ -113,6 +119,15 @@ async def explain(
         assumptions=assumptions,
         hub_scores=_hub_scores(decision, facts, claimed_id, policy),
     )
+
+
+def _presumed_answer(question: AllocationRequest) -> tuple[CustomAllocation, str]:
+    """The hub that the device is at, else the first that it may get; and what to say about it."""
+    current = question.registration.hub if question.registration else None
+    chosen = next((hub for hub in question.hubs if hub.name == current), question.hubs[0])
+    offered = ", ".join(hub.name for hub in question.hubs[:16])
+    answer = CustomAllocation(enrollment_etag=question.enrollment.etag, host=chosen.host)
+    return answer, f"the webhook of the custom allocation, which was not asked, chooses {chosen.name} of {offered}"
 
 
 def _undecidable(claimed_id: RegistrationId, facts: Facts, context: Context) -> Decision:

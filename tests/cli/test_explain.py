@@ -203,6 +203,15 @@ def test_what_an_operator_did_is_told_under_its_tracking_id_too(enrolled):
     assert "enrollment   group line-4" in text and "checks" not in text
 
 
+def test_a_webhook_is_not_asked_and_what_it_says_is_assumed(gateway):
+    words = ("enrollment", "create", "pump-1", "--attestation-type", "symmetricKey", "--allocation-policy", "custom")
+    gateway(*words, "--webhook-url", "https://localhost:1/nobody")
+    body = gateway("explain", "--registration-id", "pump-1").json
+    assert (body["outcome"], body["hub"]) == ("assigned", "local")
+    assert body["assumptions"][-1].endswith("which was not asked, chooses local of local")
+    assert "advice" not in body
+
+
 def test_nothing_is_written(enrolled):
     file = enrolled.directory / "state/provisiond.db"
     records = len(enrolled.audit())
