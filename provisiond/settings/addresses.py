@@ -27,6 +27,19 @@ class SocketAddress:
         except ValueError:
             return self.host.lower() == "localhost"
 
+    def covers(self, other: "SocketAddress") -> bool:
+        """Whether nothing can listen on `other` while something listens here, as far as no resolver has to be asked."""
+        if self.port != other.port or not self.port:
+            return False
+        name = other.host.lower()
+        if self.host.lower() == "localhost":
+            return name in ("localhost", "127.0.0.1", "::1")
+        try:
+            mine = ipaddress.ip_address(self.host)
+            return mine.is_unspecified and (name == "localhost" or ipaddress.ip_address(name).version == mine.version)
+        except ValueError:
+            return False
+
 
 def parse_bind(text: str) -> SocketAddress:
     """Read `HOST:PORT`; an IPv6 host stands in brackets.

@@ -1,11 +1,13 @@
 """[broker]: where devices connect, and what they may take."""
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from provisiond.settings.addresses import SocketAddress, parse_bind
 from provisiond.settings.external import External
+from provisiond.settings.problems import Misplaced
 from provisiond.settings.section import FilePath, Section
 from provisiond.settings.units import Bytes, Seconds, duration_within, size_within
 from provisiond.settings.values import Bind, Name, refuse_twins, with_key_beside_certificate
@@ -140,6 +142,14 @@ def _default_listeners() -> tuple[Listener, ...]:
     return (Listener(name="local", bind="127.0.0.1:1883"),)
 
 
+def _refuse_overlaps(listeners: Sequence[Listener]) -> None:
+    for index, listener in enumerate(listeners):
+        for other in listeners:
+            if other is not listener and other.address.covers(listener.address):
+                reason = f'"{listener.bind}" is taken by listener {other.name}, which has bind = "{other.bind}"'
+                raise Misplaced(reason, ("listeners", index, "bind"))
+
+
 class Broker(Section):
     """The MQTT broker that devices meet."""
 
@@ -171,4 +181,5 @@ class Broker(Section):
         refuse_twins(("listeners",), "name", [listener.name for listener in self.listeners])
         binds = [listener.bind if listener.address.port else None for listener in self.listeners]
         refuse_twins(("listeners",), "bind", binds)
+        _refuse_overlaps(self.listeners)
         return self

@@ -38,3 +38,22 @@ def test_a_host_is_a_name_or_an_address(text):
 @pytest.mark.parametrize("text", ["hub.local", "hub.local:8884", "10.0.0.7", "::1", "[::1]:8883"])
 def test_a_hub_may_have_a_port(text):
     assert check_host_and_port(text) == text
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "expected"),
+    [
+        ("0.0.0.0:1", "127.0.0.1:1", True),
+        ("0.0.0.0:1", "localhost:1", True),
+        ("[::]:1", "[::1]:1", True),
+        ("localhost:1", "[::1]:1", True),
+        ("0.0.0.0:1", "127.0.0.1:2", False),
+        ("0.0.0.0:0", "127.0.0.1:0", False),
+        ("0.0.0.0:1", "[::]:1", False),  # an IPv6 listener of ours takes IPv6 only
+        ("0.0.0.0:1", "gateway.local:1", False),
+        ("gateway.local:1", "0.0.0.0:1", False),
+        ("127.0.0.1:1", "127.0.0.2:1", False),
+    ],
+)
+def test_an_address_covers_what_it_takes_from_others(one, other, expected):
+    assert parse_bind(one).covers(parse_bind(other)) is expected

@@ -213,6 +213,10 @@ def test_a_file_whose_last_line_has_no_end_was_cut_short(refusal):
         ('[store]\nurl = "sqlite://x.db"\n', "write sqlite:///FILE, relative to state_dir"),
         ('[broker]\nmode = "external"\n', 'needs [broker.external] url = "mqtts://HOST:PORT"'),
         ('[[hubs]]\nname = "a"\n', ":2: hubs[0].host is missing"),
+        (
+            '[broker]\nlisteners = [{name = "a", bind = "127.0.0.1:1883"}, {name = "b", bind = "localhost:1883"}]\n',
+            ': broker.listeners[0].bind: "127.0.0.1:1883" is taken by listener b, which has bind = "localhost:1883"',
+        ),
         ("hubs = []\n", "there must be at least one [[hubs]]"),
         (
             '[[hubs]]\nname = "a"\nhost = "h1"\n[[hubs]]\nname = "A"\nhost = "h2"\n',
