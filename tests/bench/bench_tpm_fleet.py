@@ -10,7 +10,7 @@ making of keys are not measured. Figures are medians of the rounds; the daemon, 
 share the machine.
 
 On two shared cores 100 devices with P-256 keys register at 120 to 160 a second. What holds them back is the CPU: of some
-11.5 ms a registration the devices' Python takes 4.6 (half of it is talking to the TPM: 19 commands), the emulators 3.2,
+11.5 ms a registration the devices' Python takes 4.6 (half of it is talking to the TPM: 18 commands), the emulators 3.2,
 and the daemon 3.5. Of that a sixth is the two blobs, a twelfth the TLS handshake, a tenth the log; nothing stands out in
 the rest. With RSA-2048 the emulators take 11.7 ms for the private keys, and 85 a second are the end of two cores.
 """
