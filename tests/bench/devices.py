@@ -4,7 +4,7 @@ import base64
 import hashlib
 import hmac
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import quote
 
@@ -31,6 +31,16 @@ def make_x509_device(registration_id: str, issuer: Ca, id_scope: str, keep_alive
     """A device with a fresh P-256 key and certificate."""
     leaf = make_leaf(registration_id, issuer)
     return _make_device(registration_id, id_scope, None, keep_alive_s, certificate=leaf.certificate, key=leaf.key)
+
+
+def at_hub(device: Device, host: str, keep_alive_s: int) -> Device:
+    """The same device as it connects to its hub."""
+    name = device.registration_id
+    return replace(
+        device,
+        connect=packets.encode_connect(name, f"{host}/{name}/?api-version=2021-04-12", None, keep_alive_s),
+        subscribe=packets.encode_subscribe(f"devices/{name}/messages/devicebound/#"),
+    )
 
 
 def make_symmetric_key_device(registration_id: str, group_key: bytes, id_scope: str) -> Device:

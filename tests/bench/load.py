@@ -112,16 +112,14 @@ def stay(link: Link) -> Generator[int, None, None]:
     yield from link.expect(packets.SUBACK)
 
 
-def register_often(link: Link, times: int) -> Generator[int, None, None]:
-    """Register `times` times on one connection and keep how long each took."""
-    yield from stay(link)
-    for _ in range(times):
-        asked_at = time.monotonic()
-        link.send(link.device.register)
-        yield from link.expect(packets.PUBACK)
-        _, packet_id, _ = packets.split_publish((yield from link.expect(packets.PUBLISH)))
-        link.round_trips_s.append(time.monotonic() - asked_at)
-        link.send(packets.encode_puback(packet_id))
+def ask(link: Link) -> Generator[int, None, None]:
+    """Register on a connection that is open, and note how long it took."""
+    asked_at = time.monotonic()
+    link.send(link.device.register)
+    yield from link.expect(packets.PUBACK)
+    _, packet_id, _ = packets.split_publish((yield from link.expect(packets.PUBLISH)))
+    link.round_trips_s.append(time.monotonic() - asked_at)
+    link.send(packets.encode_puback(packet_id))
 
 
 def make_context(intermediates: Sequence[x509.Certificate] = ()) -> SSL.Context:

@@ -15,9 +15,9 @@ def encode_connect(client_id: str, username: str, password: str | None, keep_ali
     )
 
 
-def encode_subscribe() -> bytes:
-    """SUBSCRIBE to the replies of the provisioning service at QoS 1, packet id 1."""
-    return _encode(0x82, b"\x00\x01" + _text(_REPLIES) + b"\x01")
+def encode_subscribe(topic_filter: str = _REPLIES) -> bytes:
+    """SUBSCRIBE, to the replies of the provisioning service, at QoS 1, packet id 1."""
+    return _encode(0x82, b"\x00\x01" + _text(topic_filter) + b"\x01")
 
 
 def encode_register(registration_id: str) -> bytes:

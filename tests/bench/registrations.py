@@ -68,6 +68,7 @@ class Server:
     pid: int
     work: load.Load
     samples: list[Sample] = field(default_factory=list)
+    memory_mib: float = 0.0
 
     def measure(self, devices: Sequence[Device], concurrency: int) -> None:
         """Run one round and keep its figures."""

@@ -15,7 +15,7 @@ import time
 import uuid
 from pathlib import Path
 
-from provisiond.model import EnrollmentKind
+from provisiond.model import EnrollmentKind, X509Material
 from provisiond.ports import FactsQuery
 from provisiond.store import SqliteStore, audit, enrollments, registrations, rows
 from provisiond.store.connection import connect_here, transaction
@@ -27,11 +27,13 @@ def load(path: Path, count: int) -> None:
     """Enrollments, registrations and audit rows of `count` devices, through the store's own SQL, in large batches."""
     connection: sqlite3.Connection = connect_here(path, read_only=False)
     digest = rows.RowDigest(rows.read_digest_key(connection))
+    certificate = X509Material(primary_der=make_ca("Bench Device").der)
     for first in range(0, count, 20_000):
         ids = [f"device-{number:07d}" for number in range(first, min(first + 20_000, count))]
         with transaction(connection):
             for id_ in ids:
-                enrollments.insert(connection, rows.enrollment_row(make_enrollment(id_), digest), ())
+                enrollment = make_enrollment(id_, attestation=certificate)
+                enrollments.insert(connection, rows.enrollment_row(enrollment, digest), ())
             registrations.store(connection, [rows.registration_row(make_registration(id_), digest) for id_ in ids])
             audit.append(connection, [rows.audit_row(make_audit(str(uuid.uuid4()), id_)) for id_ in ids])
     connection.close()
