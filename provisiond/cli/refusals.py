@@ -17,7 +17,8 @@ A device hears a code, a coarse message and a tracking id. The operator sees eve
     provisiond explain --registration-id sensor-7 \\
         --certificate-path sensor-7.pem                  what would be decided now; nothing is written
 
-The line that FAILed has a *finding*; here is what each of them means.
+The last line that FAILed has a *finding*; here is what each of them means. Lines before it are the steps that led
+there; `authorisation` stands for `disabled`, and `allocation` for 400207 and 400208.
 """
 _HEADINGS: Final = {
     "codes": "Codes: what the device hears",

@@ -112,6 +112,9 @@ def test_nobody_knows_a_stranger(enrolled):
 def test_a_disabled_enrollment_says_so(enrolled):
     enrolled("enrollment", "disable", "pump-1")
     body = enrolled("explain", "--registration-id", "pump-1", expect=5).json
+    assert enrolled("explain", "--registration-id", "pump-1", "-o", "table", expect=5).stdout.startswith(
+        "pump-1 would be disabled\n"
+    )
     assert body["outcome"] == "disabled" and "authorisation" in failed(body)
     assert "enable" in body["advice"]["mending"]
 
@@ -201,6 +204,20 @@ def test_what_an_operator_did_is_told_under_its_tracking_id_too(enrolled):
     text = enrolled("explain", "--tracking-id", record.tracking_id, "-o", "table").stdout
     assert text.startswith("line-4: enrollment-group.create\n")
     assert "enrollment   group line-4" in text and "checks" not in text
+
+
+def test_a_device_that_no_hub_can_take_would_fail(enrolled):
+    enrolled("hub", "drain", "local")
+    shown = enrolled("explain", "--registration-id", "pump-1", "-o", "table", expect=5)
+    assert shown.stdout.startswith("pump-1 would fail with 400208\n") and "--iot-hubs" in shown.stdout
+
+
+def test_an_unknown_device_would_wait(gateway, tmp_path):
+    text = gateway.config.read_text()
+    gateway.config.write_text(text.replace("[log]", '[registration]\nunknown = "pending"\n\n[log]'))
+    (tmp_path / "leaf.der").write_bytes(make_leaf("sensor-7").der)
+    words = ("explain", "--registration-id", "sensor-7", "--certificate-path", tmp_path / "leaf.der")
+    assert gateway(*words, "-o", "table", expect=5).stdout.startswith("sensor-7 would wait for an operator")
 
 
 def test_a_webhook_is_not_asked_and_what_it_says_is_assumed(gateway):
