@@ -12,7 +12,7 @@ it anew every day, and what is served is what is in it at that moment.
 import asyncio
 import hashlib
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime, parsedate_to_datetime
@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from provisiond.errors import AdminError, StoreError
 from provisiond.http_server import Application
-from provisiond.local_ca import load_root, make_revocation_list
+from provisiond.local_ca import Credentials, load_root, make_revocation_list
 from provisiond.ports import Clock
 from provisiond.private_files import hand_over
 from provisiond.settings import Settings
@@ -41,17 +41,29 @@ _FRESH: Final = timedelta(days=1)
 """A list that is younger is fresh; one that lasts for less than two days is signed anew at half of its time."""
 
 
-async def write_revocation_list(settings: Settings, store: SqliteStore, *, now: datetime) -> Path:
+async def write_revocation_list(
+    settings: Settings, store: SqliteStore, *, now: datetime, released: Collection[int] = ()
+) -> Path:
     """Make the list anew from what is revoked, and put it in the place of the old one.
+
+    What is on that one stays on it, although the database should have lost it: nothing is let in again by accident.
+
+    Args:
+        settings: where the authority is, and how long a list is good.
+        store: what is revoked.
+        now: aware UTC.
+        released: serial numbers that are to be on it no longer.
 
     Raises:
         RecordNotFound, InvalidArgument: there is no local authority here with its key, or its files are something else.
     """
     root = load_root(settings.ca_dir)
-    revoked = await store.revoked_certificates(root.name_hash)
+    file = settings.ca_dir / FILE_NAME
+    revoked = _listed(read_revocation_list(file), root) | dict(await store.revoked_certificates(root.name_hash))
+    for serial in released:
+        revoked.pop(serial, None)
     lifetime = timedelta(seconds=settings.crl.lifetime_s)
     content = await asyncio.to_thread(make_revocation_list, root, revoked, now=now, lifetime=lifetime)
-    file = settings.ca_dir / FILE_NAME
     part = file.with_name(f".{FILE_NAME}.{os.getpid()}.part")
     with part.open("wb") as stream:
         hand_over(stream.fileno(), settings.ca_dir)
@@ -66,6 +78,17 @@ def read_revocation_list(file: Path) -> x509.CertificateRevocationList | None:
         return x509.load_pem_x509_crl(file.read_bytes())
     except (OSError, ValueError):
         return None
+
+
+def _is_signed_by(crl: x509.CertificateRevocationList, root: Credentials) -> bool:
+    return crl.issuer == root.certificate.subject and crl.is_signature_valid(root.key.public_key())
+
+
+def _listed(crl: x509.CertificateRevocationList | None, root: Credentials) -> dict[int, datetime]:
+    """Serial numbers of the authority's own list, and since when; a list of another is none."""
+    if crl is None or not _is_signed_by(crl, root):
+        return {}
+    return {entry.serial_number: entry.revocation_date_utc for entry in crl}
 
 
 def next_update(crl: x509.CertificateRevocationList) -> datetime:
@@ -118,13 +141,13 @@ class RevocationListKeeper:
     async def _is_due(self, settings: Settings) -> bool:
         crl = await asyncio.to_thread(read_revocation_list, settings.ca_dir / FILE_NAME)
         root = load_root(settings.ca_dir)
-        if crl is None or not crl.is_signature_valid(root.key.public_key()):
+        if crl is None or not _is_signed_by(crl, root):
             return True
         lifetime = timedelta(seconds=settings.crl.lifetime_s)
         good_until = min(self._clock.now() + lifetime, root.certificate.not_valid_after_utc)
         if next_update(crl) < good_until - min(_FRESH, lifetime / 2):
             return True
-        return {entry.serial_number for entry in crl} != set(await self._store.revoked_certificates(root.name_hash))
+        return not set(await self._store.revoked_certificates(root.name_hash)) <= set(_listed(crl, root))
 
 
 @dataclass(frozen=True, slots=True)

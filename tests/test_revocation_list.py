@@ -20,6 +20,7 @@ from provisiond.revocation_list import (
     RevocationListKeeper,
     next_update,
     read_revocation_list,
+    write_revocation_list,
 )
 from provisiond.settings import Settings
 from provisiond.store import SqliteStore
@@ -104,6 +105,17 @@ async def test_what_somebody_else_has_revoked_is_on_the_next_list(tmp_path, root
     await store.revoke_certificate(root.name_hash, 0x1234, NOW)
     assert await keeper.look()
     assert listed(tmp_path)[0] == {0x1234}
+
+
+async def test_what_is_on_the_list_stays_on_it_although_the_database_has_lost_it(tmp_path, root, make_keeper, store):
+    (tmp_path / "ca/root.crl").write_bytes(make_revocation_list(root, {7: NOW, 8: NOW}, now=NOW))
+    keeper = make_keeper()
+    assert not await keeper.look()
+    await store.revoke_certificate(root.name_hash, 9, NOW)
+    assert await keeper.look()
+    assert listed(tmp_path)[0] == {7, 8, 9}
+    await write_revocation_list(make_settings(tmp_path), store, now=NOW, released={8})
+    assert listed(tmp_path)[0] == {7, 9}
 
 
 @pytest.mark.parametrize("content", [b"", b"nonsense", None])

@@ -13,6 +13,7 @@ from provisiond.cli.enrolled_records import PAGE, After, Top, Yes, collect
 from provisiond.cli.exit_codes import ExitCode, print_error
 from provisiond.cli.operator_link import DaemonUnreachable, open_link
 from provisiond.cli.output import Output, OutputFormat, confirm, note, print_record, print_records, suggest
+from provisiond.cli.revocation_list import release_certificates
 from provisiond.cli.revoking import open_devices, prove
 from provisiond.cli.secret_files import read_object
 from provisiond.cli.session import Config, command, load, start_command
@@ -105,8 +106,10 @@ def enable(device_id: Id, output: Output = None, config: Config = None) -> None:
 
     async def change() -> dict[str, Any]:
         settings = load(config).settings
-        async with open_devices(settings) as (devices, _):
-            return _to_json(await devices.enable(device_id), settings, running=await _is_running(settings, config))
+        async with open_devices(settings) as (devices, store):
+            enabled = await devices.enable(device_id)
+            await release_certificates(settings, store, [enabled.registration])
+            return _to_json(enabled, settings, running=await _is_running(settings, config))
 
     print_record(asyncio.run(change()), output)
 

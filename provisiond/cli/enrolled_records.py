@@ -12,6 +12,7 @@ from provisiond.admin.rules import check_id
 from provisiond.attestation.symmetric_key import derive_device_key
 from provisiond.cli.enrollment_flags import EnrollmentFlags, changed_enrollment, makes_keys, new_enrollment
 from provisiond.cli.output import OutputFormat, confirm, note, print_record, print_records, suggest
+from provisiond.cli.revoking import release_all
 from provisiond.cli.secret_files import read_key
 from provisiond.cli.session import command, load, open_admin
 from provisiond.errors import InvalidArgument
@@ -182,6 +183,8 @@ async def set_status(
     """Enable or disable, and print the result."""
     async with open_admin(config) as admin:
         changed = await admin.set_provisioning_status(kind, enrollment_id, status, if_match=etag)
+    if changed.enabled and changed.attestation_type is AttestationType.X509:
+        await release_all(load(config).settings, changed)
     print_record(enrollment_to_json(changed), output)
 
 

@@ -1,10 +1,12 @@
 """Who is put on the revocation list of the local certification authority, and what of it is told."""
 
+from collections.abc import Collection
 from typing import Final
 
+from provisiond.cli.output import note
 from provisiond.errors import AdminError
 from provisiond.local_ca import load_root, revocable_by
-from provisiond.model import Check
+from provisiond.model import Check, Registration
 from provisiond.revocation_list import write_revocation_list
 from provisiond.settings import Settings
 from provisiond.store import SqliteStore
@@ -51,3 +53,18 @@ async def revoke_certificate(
     await store.revoke_certificate(issuer_hash, serial, now)
     file = await write_revocation_list(settings, store, now=now)
     return Check(_NAME, True, f"{file} names the certificate, serial {serial:X}", _CLAUSE)
+
+
+async def release_certificates(settings: Settings, store: SqliteStore, registrations: Collection[Registration]) -> None:
+    """Take the certificates of devices that are let in again off the list; hubs hear of it as of a revocation."""
+    try:
+        root = load_root(settings.ca_dir)
+    except AdminError:
+        return  # whoever has the authority's key has its list as well
+    ours = [revocable_by(root, one.certificate_der) for one in registrations if one.certificate_der is not None]
+    revoked = await store.revoked_certificates(root.name_hash)
+    serials = {issued[1] for issued in ours if issued is not None} & set(revoked)
+    if serials:
+        await store.release_certificates(root.name_hash, serials)
+        file = await write_revocation_list(settings, store, now=SystemClock().now(), released=serials)
+        note(f"{file} names {len(serials)} certificates less")

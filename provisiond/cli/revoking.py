@@ -12,14 +12,15 @@ from provisiond.cli.audit_records import audit_to_json
 from provisiond.cli.exit_codes import ExitCode, print_error
 from provisiond.cli.operator_link import LiveProbe
 from provisiond.cli.output import OutputFormat, note, print_records
-from provisiond.cli.revocation_list import revoke_certificate
+from provisiond.cli.revocation_list import release_certificates, revoke_certificate
 from provisiond.cli.session import actor, load, open_store
 from provisiond.connectors import HubConnector
-from provisiond.model import AuditRecord, EnrollmentKind
+from provisiond.model import AuditRecord, Enrollment, EnrollmentKind, Registration
 from provisiond.settings import Settings
 from provisiond.store import SqliteStore
 from provisiond.system import SystemClock, SystemEntropy
 
+_PAGE = 500
 _RECEIPT_COLUMNS = {"device": "registrationId", "hub": "hub", "outcome": "outcome", "receipt": "trackingId"}
 
 
@@ -71,6 +72,21 @@ async def revoke_all(
     if any(receipt.outcome == STILL_OPEN for receipt in receipts):
         print_error("a device can still connect")
         raise typer.Exit(ExitCode.FAILED)
+
+
+async def release_all(settings: Settings, enrollment: Enrollment) -> None:
+    """Have the certificates count again of every device that an enrollment lets in, now that it is enabled."""
+    async with await open_store(settings) as store:
+        released: list[Registration] = []
+        after = ""
+        while page := await store.list_registrations(after_key=after, limit=_PAGE, enrollment_id=enrollment.key):
+            for registration in page:
+                individual = await store.get_enrollment(EnrollmentKind.INDIVIDUAL, registration.key)
+                # One that was taken out of its group by itself stays out.
+                if registration.certificate_der is not None and (individual is None or individual.enabled):
+                    released.append(registration)
+            after = page[-1].key
+        await release_certificates(settings, store, released)
 
 
 @asynccontextmanager

@@ -210,6 +210,14 @@ def revoke_certificate(connection: sqlite3.Connection, issuer_hash: str, serial:
     )
 
 
+def release_certificates(connection: sqlite3.Connection, issuer_hash: str, serials: Collection[int]) -> None:
+    """Have certificates count again."""
+    connection.executemany(
+        "DELETE FROM revoked_certificate WHERE issuer_hash = ? AND serial = ?",
+        [(issuer_hash, f"{serial:x}") for serial in serials],
+    )
+
+
 def revoked_certificates(connection: sqlite3.Connection, issuer_hash: str) -> dict[int, datetime]:
     """Serial numbers that one issuer's list has to name, and since when."""
     found = connection.execute(

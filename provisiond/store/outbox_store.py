@@ -88,6 +88,11 @@ class SqliteOutboxStore(Hops):
         revoke = partial(hubs.revoke_certificate, issuer_hash=issuer_hash, serial=serial, at=at)
         await self._writes.call(MutationItem(apply=revoke))
 
+    async def release_certificates(self, issuer_hash: str, serials: Collection[int]) -> None:
+        """Take certificates off their issuer's revocation list; raises StoreUnavailable."""
+        release = partial(hubs.release_certificates, issuer_hash=issuer_hash, serials=tuple(serials))
+        await self._writes.call(MutationItem(apply=release))
+
     async def revoked_certificates(self, issuer_hash: str) -> Mapping[int, datetime]:
         """Serial numbers of an issuer's revoked certificates, and since when; raises StoreUnavailable."""
         return await self._ask(partial(hubs.revoked_certificates, issuer_hash=issuer_hash))

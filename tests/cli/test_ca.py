@@ -9,10 +9,10 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from provisiond.local_ca import issue_server, load_root, make_revocation_list
+from provisiond.local_ca import issue_device, issue_server, load_root, make_revocation_list
 from tests.certificates import make_ca, make_leaf
 from tests.embedded_hub.gateway import make_registration
-from tests.enrollment_factory import certificates, individual
+from tests.enrollment_factory import certificates, group, individual
 
 
 def test_the_root_is_shown(gateway):
@@ -159,3 +159,19 @@ def test_doctor_mends_a_certificate_that_ends_and_one_that_lacks_a_name(gateway)
         assert words[:3] == ["provisiond", "-c", str(gateway.config)]
         gateway(*words[3:])
     assert mends() == set()
+
+
+def test_a_group_that_is_enabled_again_has_its_certificates_back_but_for_a_device_that_was_disabled_alone(gateway):
+    root = load_root(gateway.directory / "ca")
+    gateway("enrollment-group", "create", "line", "--certificate-path", gateway.directory / "ca/root.crt")
+    enrolled = group("line", certificates(make_ca("stands for the root")))
+    for name in ("one", "two"):
+        der = issue_device(root, name, now=datetime.now(UTC)).certificate_der
+        gateway.store(replace(make_registration(enrolled, name), hub="local", certificate_der=der))
+    gateway("device", "disable", "two", expect=None)
+    gateway("enrollment-group", "disable", "line", "--revoke", expect=None)
+    assert gateway("ca", "crl").json["revokedCertificates"] == 2
+    gateway("enrollment-group", "enable", "line")
+    assert gateway("ca", "crl").json["revokedCertificates"] == 1
+    gateway("device", "enable", "two")
+    assert gateway("ca", "crl").json["revokedCertificates"] == 0
