@@ -64,6 +64,10 @@ class _Provisiond(TyperGroup):
             return super().invoke(ctx)
 
 
+_Config = Annotated[
+    Path | None, typer.Option("--config", "-c", metavar="FILE", help="Configuration file.", show_default=False)
+]
+
 app = typer.Typer(
     cls=_Provisiond,
     help="A device provisioning service for your own gateway: Azure device SDKs provision against it, offline.",
@@ -74,13 +78,19 @@ app = typer.Typer(
 )
 
 
+def _keep_config(context: typer.Context, config: _Config = None) -> None:
+    """Keep a `--config` between noun and verb."""
+    if config is not None:
+        context.find_root().obj = {"config": config}
+
+
 def _load(noun: str) -> Any:
     """The command of a noun: its module's `app`, or its function of the same name with `EXAMPLE` below its help."""
     name = noun.replace("-", "_")
     module = import_module(f"provisiond.cli.{name}")
     parent = typer.Typer(add_completion=False)
     if hasattr(module, "app"):
-        parent.add_typer(module.app, name=noun, help=_NOUNS[noun])
+        parent.add_typer(module.app, name=noun, help=_NOUNS[noun], callback=_keep_config)
     else:
         parent.command(noun, epilog=getattr(module, "EXAMPLE", None))(getattr(module, name))
     return typer.main.get_group(parent).commands[noun]
@@ -95,10 +105,7 @@ def _print_version(wanted: bool) -> None:
 @app.callback()
 def provisiond(
     context: typer.Context,
-    config: Annotated[
-        Path | None,
-        typer.Option("--config", "-c", metavar="FILE", help="Configuration file.", show_default=False),
-    ] = None,
+    config: _Config = None,
     _version: Annotated[
         bool, typer.Option("--version", help="Show the version.", callback=_print_version, is_eager=True)
     ] = False,

@@ -64,7 +64,11 @@ def test_a_mistyped_noun_or_verb_is_a_usage_error_with_a_suggestion():
 
 
 def test_the_configuration_may_stand_before_the_verb_or_after_it(gateway):
-    for words in (("-c", gateway.config, "ca", "fingerprint"), ("ca", "fingerprint", "--config", gateway.config)):
+    for words in (
+        ("-c", gateway.config, "ca", "fingerprint"),
+        ("ca", "-c", gateway.config, "fingerprint"),
+        ("ca", "fingerprint", "--config", gateway.config),
+    ):
         assert invoke(*words).exit_code == 0
     missing = gateway.directory / "absent.toml"
     assert invoke("-c", missing, "ca", "fingerprint", "-c", gateway.config).exit_code == 0
