@@ -96,6 +96,7 @@ class _Walk:
     head: bytes = b""
     base_seq: int = 0
     count: int = 0
+    names_another_key: bool = False
     signed: list[Checkpoint] = field(default_factory=list)
     hashes: dict[int, bytes] = field(default_factory=dict)
 
@@ -106,6 +107,8 @@ class _Walk:
         problem = self._follow(bodies)
         if problem is None and verifier is not None:
             problem = check_signed(self.signed, self.hashes, verifier, base_seq=self.base_seq)
+        if problem is None and self.names_another_key:
+            problem = "the export names another key than the one that was given"
         return ExportVerdict(
             chain=AuditVerdict(count=self.count, last_seq=self.seq, problem=problem),
             checkpoints=len(self.signed),
@@ -119,10 +122,11 @@ class _Walk:
         try:
             self.base_seq = self.seq = int(header["baseSeq"])
             self.head = bytes.fromhex(header["baseHash"])
-            if self.public_key is None and header.get("publicKey") is not None:
-                self.public_key = b64decode(header["publicKey"], validate=True)
+            named = None if header.get("publicKey") is None else b64decode(header["publicKey"], validate=True)
         except (KeyError, TypeError, ValueError) as error:
             raise InvalidArgument(f"the header of the export is damaged: {error!r}") from error
+        self.names_another_key = None not in (named, self.public_key) and named != self.public_key
+        self.public_key = self.public_key or named
         self.hashes[self.seq] = self.head
 
     def _follow(self, bodies: Iterator[Mapping[str, Any]]) -> str | None:
@@ -141,11 +145,14 @@ class _Walk:
             case "record":
                 return False, self._take_record(body)
             case "checkpoint":
-                self.signed.append(Checkpoint.from_json(body))
+                checkpoint = Checkpoint.from_json(body)
+                if {"type": "checkpoint", **checkpoint.to_json()} != body:
+                    raise ValueError  # the same in another spelling is not what was written
+                self.signed.append(checkpoint)
                 self.hashes[self.seq] = self.head
                 return False, None
             case "end":
-                if (int(body["headSeq"]), bytes.fromhex(body["headHash"])) != (self.seq, self.head):
+                if (body["headSeq"], body["headHash"]) != (self.seq, self.head.hex()):
                     return True, f"rows {self.seq + 1} to {body['headSeq']} are missing at the end"
                 return True, None
             case _:
@@ -155,9 +162,10 @@ class _Walk:
         seq = int(body["seq"])
         if seq != self.seq + 1:
             return f"row {self.seq + 1} is missing"
-        if chain_hash(self.head, seq, body["record"].encode()) != bytes.fromhex(body["hash"]):
+        hash_ = chain_hash(self.head, seq, body["record"].encode())
+        if hash_.hex() != body["hash"]:
             return f"row {seq} is not what was written"
-        self.seq, self.head, self.count = seq, bytes.fromhex(body["hash"]), self.count + 1
+        self.seq, self.head, self.count = seq, hash_, self.count + 1
         return None
 
 

@@ -1,6 +1,7 @@
 """Signed checkpoints hold against whoever can rewrite the database, and retention leaves a chain that verifies."""
 
 import asyncio
+import base64
 import json
 import sqlite3
 import stat
@@ -271,11 +272,24 @@ def test_an_export_verifies_without_the_database(export, signer):
         (lambda lines: [line.replace(b"192.0.2.7", b"192.0.2.8") for line in lines], "row 4 is not what was written"),
         (lambda lines: [*lines[:1], *lines[2:]], "no checkpoint says"),
         (lambda lines: [*lines, lines[-1]], "more after the end"),
+        (lambda lines: [*lines[:-2], with_upper_hash(lines[-2]), lines[-1]], "line after row 10 is damaged"),
+        (lambda lines: [*lines[:2], with_upper_hash(lines[2]), *lines[3:]], "row 4 is not what was written"),
         (lambda lines: [*lines[:-2], lines[-2].replace(b'"seq": 10', b'"seq": 9'), lines[-1]], "signature"),
     ],
 )
 def test_harm_to_an_export_is_found(export, harm, problem):
     assert problem in verify_export(harm(export)).chain.problem
+
+
+def with_upper_hash(line):
+    body = json.loads(line)
+    return json.dumps(body | {"hash": body["hash"].upper()}).encode()
+
+
+def test_an_export_that_names_another_key_than_the_sites_was_altered(export, signer):
+    header = json.loads(export[0]) | {"publicKey": base64.b64encode(bytes(32)).decode()}
+    altered = [json.dumps(header).encode(), *export[1:]]
+    assert "names another key" in verify_export(altered, public_key=signer.verifier.public_key).chain.problem
 
 
 def test_a_forged_export_does_not_fit_the_key_of_the_site(export, tmp_path):
