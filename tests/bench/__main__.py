@@ -33,7 +33,7 @@ def parse_options(arguments: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("section", nargs="*", choices=[*SECTIONS, "all", []])  # Python 3.11 checks the default, too
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--registrations", type=int, default=1000, help="devices in a round (1000)")
+    parser.add_argument("--registrations", type=int, default=1000, help="devices in a round, or round trips (1000)")
     parser.add_argument("--concurrency", type=int, default=32, help="devices at a time (32)")
     parser.add_argument("--devices", type=int, default=10_000, help="devices of storm and idle (10,000)")
     parser.add_argument("--records", type=int, default=1_000_000, help="enrollments and registrations (1,000,000)")

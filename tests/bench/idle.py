@@ -20,8 +20,7 @@ from tests.certificates import make_ca
 from tests.system.daemon import ID_SCOPE, Daemon, Service, run_daemon
 
 AT_A_TIME = 64
-WARM_UP = 100
-ROUND_TRIPS = 1500
+WARM_UP = 0.1  # of the round trips
 SETTLE_S = 1.5
 KEEP_ALIVE_S = 1177
 HUB_HOST = "localhost"
@@ -118,7 +117,10 @@ def measure(directory: Path, options: argparse.Namespace) -> None:
         alone, crowded = Target(first), Target(second)
         crowd, each_kib = crowded.fill(crowded_make(f"idle-{number}") for number in range(count))
         _print_memory(f"{count:,} idle provisioning connections, mutual TLS", each_kib, crowded.idle_cpu())
-        _print_round_trips(Asker(alone, alone_make("another")), Asker(crowded, crowded_make("another")))
+        askers = Asker(alone, alone_make("another")), Asker(crowded, crowded_make("another"))
+        _print_round_trips(*askers, options.registrations)
+        for asker in askers:
+            asker.link.socket.close()
         crowd.leave()
     with run_daemon(alone_service, quiet=True) as daemon:
         _measure_hub(Target(daemon), alone_make, max(1, count // 5))
@@ -153,9 +155,10 @@ def _print_memory(what: str, each_kib: float, idle_cpu: float) -> None:
     print(f"{what}: {each_kib:.1f} KiB each (below {MEMORY_MAX_KIB}), {100 * idle_cpu:.1f} % of a core", flush=True)
 
 
-def _print_round_trips(alone: Asker, crowded: Asker) -> None:
-    for number in range(WARM_UP + ROUND_TRIPS):
-        if number == WARM_UP:
+def _print_round_trips(alone: Asker, crowded: Asker, count: int) -> None:
+    warm_up = round(WARM_UP * count)
+    for number in range(warm_up + count):
+        if number == warm_up:
             alone.reset()
             crowded.reset()
         for asker in (alone, crowded) if number % 2 else (crowded, alone):
