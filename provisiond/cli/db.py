@@ -20,7 +20,7 @@ from provisiond.private_files import make_private_directory
 from provisiond.settings import Settings
 from provisiond.store import SqliteStore
 from provisiond.store.audit_trail import AuditTrail
-from provisiond.store.backup import restore_backup
+from provisiond.store.backup import back_up, restore_backup
 from provisiond.store.checkpoints import CheckpointSigner
 from provisiond.store.opening import not_for_this_user
 from provisiond.store.revocations import undone_by
@@ -51,11 +51,7 @@ def backup(file: BackupFile, config: Config = None) -> None:
     _require(settings.database_file)
     require_place(file)
 
-    async def copy() -> None:
-        async with await open_store(settings) as store:
-            await store.backup(file)
-
-    asyncio.run(copy())
+    back_up(settings.database_file, file)
     note(f"{file}: backup of {settings.database_file}")
 
 

@@ -41,6 +41,20 @@ def write_backup(connection: sqlite3.Connection, database: Path, target: Path) -
         _copy(connection, part)
 
 
+def back_up(database: Path, target: Path) -> None:
+    """As `write_backup`, of a database of any schema: before an upgrade is when a backup is wanted most.
+
+    Raises:
+        InvalidArgument: the target is the database itself.
+        StoreUnavailable: the copy could not be made; a file of that name is as it was.
+    """
+    try:
+        with closing(connect_here(database, read_only=True)) as connection:
+            write_backup(connection, database, target)
+    except (sqlite3.Error, OSError) as error:
+        raise unavailable(error) from error
+
+
 def restore_backup(source: Path, target: Path) -> None:
     """Put a backup in the database's place; the daemon must not be running. What was there is kept beside it.
 

@@ -1,6 +1,8 @@
 """`provisiond db`."""
 
+import sqlite3
 import stat
+from contextlib import closing
 
 
 def test_a_backup_brings_back_what_was_deleted(gateway, tmp_path):
@@ -46,3 +48,18 @@ def test_a_database_that_cannot_be_opened_ends_with_69(gateway):
     (gateway.directory / "state/provisiond.db").write_bytes(b"not a database" * 1000)
     (gateway.directory / "state/provisiond.db").chmod(0o600)
     assert gateway("enrollment", "list", expect=69).stderr.startswith("error: ")
+
+
+def test_a_database_that_is_to_be_migrated_is_backed_up_as_it_is(gateway, tmp_path):
+    gateway("enrollment", "create", "sensor-7", "--attestation-type", "symmetricKey")
+    set_version(gateway.directory / "state/provisiond.db", 1)
+    gateway("enrollment", "list", expect=69)
+    gateway("db", "backup", tmp_path / "backup.db")
+    with closing(sqlite3.connect(tmp_path / "backup.db")) as copy:
+        assert copy.execute("PRAGMA user_version").fetchone() == (1,)
+        assert copy.execute("SELECT count(*) FROM enrollment").fetchone() == (1,)
+
+
+def set_version(file, number):
+    with closing(sqlite3.connect(file)) as connection:
+        connection.execute(f"PRAGMA user_version = {number}")
