@@ -92,7 +92,8 @@ async def _import(
 ) -> ImportResult:
     settings = load(config).settings
     async with await open_store(settings) as store:
-        with ImportStaging(store) as staging, _progress(stream) as (advance, watched):
+        at_end = "reading" if options.dry_run or options.keep_going else "storing"
+        with ImportStaging(store) as staging, _progress(stream, at_end=at_end) as (advance, watched):
             importer = Importer(
                 admin=make_admin(settings, store),
                 store=BulkTables(store),
@@ -193,17 +194,23 @@ def _opened(file: Path) -> Iterator[IO[bytes]]:
 
 
 @contextmanager
-def _progress(stream: IO[bytes]) -> Iterator[tuple[Callable[[int], None], Iterator[bytes]]]:
-    """A bar on a terminal: by size where it is known, with the rate and what is left; else nothing."""
+def _progress(stream: IO[bytes], *, at_end: str) -> Iterator[tuple[Callable[[int], None], Iterator[bytes]]]:
+    """A bar on a terminal: by size where it is known, with the rate and what is left; else nothing.
+
+    Args:
+        stream: what is read.
+        at_end: what is done when all of it was.
+    """
     size_bytes = _size(stream)
     columns = (
+        TextColumn("{task.fields[what]}"),
         BarColumn(),
         TextColumn("{task.fields[rows]} rows, {task.fields[rate]:.0f}/s"),
         TimeRemainingColumn(),
     )
     console = Console(stderr=True)
     with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
-        task = bar.add_task("importing", total=size_bytes, rows=0, rate=0.0)
+        task = bar.add_task("importing", total=size_bytes, what="reading", rows=0, rate=0.0)
         consumed = 0
 
         def pieces() -> Iterator[bytes]:
@@ -211,6 +218,7 @@ def _progress(stream: IO[bytes]) -> Iterator[tuple[Callable[[int], None], Iterat
             while piece := read_line():
                 consumed += len(piece)
                 yield piece
+            bar.update(task, what=at_end)
 
         def advance(rows: int) -> None:
             elapsed_s = bar.tasks[task].elapsed or 0.0

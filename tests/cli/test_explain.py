@@ -16,6 +16,7 @@ from provisiond.ports import Write
 from provisiond.store import SqliteStore
 from tests import certificates
 from tests.attestation import tpm_vectors
+from tests.attestation.ek_certificate_factory import EkAuthority, software_endorsement_key
 from tests.certificates import DAY, make_ca, make_leaf
 from tests.fakes_decision import NOW
 from tests.store.records import make_registration
@@ -204,6 +205,27 @@ def test_what_an_operator_did_is_told_under_its_tracking_id_too(enrolled):
     text = enrolled("explain", "--tracking-id", record.tracking_id, "-o", "table").stdout
     assert text.startswith("line-4: enrollment-group.create\n")
     assert "enrollment   group line-4" in text and "checks" not in text
+
+
+def test_a_tpm_of_a_group_is_judged_by_its_makers_certificate(gateway, tmp_path):
+    maker, public = EkAuthority(), software_endorsement_key()
+    roots = tmp_path / "roots"
+    roots.mkdir()
+    (tmp_path / "ek.der").write_bytes(maker.issue(public))
+    text = gateway.config.read_text()
+    gateway.config.write_text(text.replace("[log]", f'[attestation.tpm]\nek_roots_dir = "{roots}"\n\n[log]'))
+    gateway("enrollment-group", "create", "tpms", "--attestation-type", "tpm")
+    key = base64.b64encode(public.tpm2b).decode()
+    words = ("explain", "--registration-id", derive_registration_id(public.tpm2b), "--endorsement-key", key)
+    assert "ek-certificate-missing" in failed(gateway(*words, expect=5).json)
+    words = (*words, "--ek-certificate", tmp_path / "ek.der")
+    assert "ek-anchors-missing" in failed(gateway(*words, expect=5).json)
+    (roots / "maker.der").write_bytes(maker.der)
+    body = gateway(*words).json
+    assert (body["outcome"], body["enrollmentId"], body["hub"]) == ("assigned", "tpms", "local")
+    assert not failed(body)
+    words = ("explain", "--registration-id", "pump-1", *words[3:])
+    assert "registration-id-not-derived" in failed(gateway(*words, expect=5).json)
 
 
 def test_a_device_that_no_hub_can_take_would_fail(enrolled):
