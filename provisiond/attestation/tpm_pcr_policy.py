@@ -22,6 +22,9 @@ from provisiond.errors import InvalidArgument
 ALLOWED_VALUES_MAX: Final = 64
 """A register changes with every firmware release; more values than this is a policy nobody has looked at."""
 
+EXAMPLE: Final = '{"pcrs": {"sha256": {"7": ["<64 hexadecimal digits>"]}}, "requireSafeClock": true}'
+"""For whoever has to write one."""
+
 _ANY_REGISTER: Final = (PcrSlot("sha256", 0),)
 _UINT64_MAX: Final = 2**64 - 1
 
@@ -83,7 +86,8 @@ def parse_pcr_policy(document: Mapping[str, Any]) -> PcrPolicy:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(str(part) for part in first["loc"])
-        raise InvalidArgument(f"PCR policy, {place}: {first['msg']}") from error
+        message = first["msg"].replace("Extra inputs are not permitted", "there is no such member")
+        raise InvalidArgument(f"PCR policy, {place}: {message}; a policy is such as {EXAMPLE}") from error
     allowed = {
         _slot(bank, index): frozenset(_value(bank, index, text) for text in values)
         for bank, registers in parsed.pcrs.items()

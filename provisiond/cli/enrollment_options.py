@@ -82,7 +82,7 @@ PcrPolicyOption = Annotated[
     typer.Option(
         "--pcr-policy",
         metavar="JSON|FILE",
-        help="tpm: in which state the platform must be; needs the native protocol.",
+        help='tpm: in which state the platform must be, {"pcrs": {"sha256": {"7": [HEX, …]}}}; needs native topics.',
         rich_help_panel=_TRUST,
     ),
 ]
