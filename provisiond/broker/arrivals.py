@@ -9,11 +9,14 @@ from provisiond.broker.connection import ClientConnection
 ARRIVING_MAX: Final = 512
 """Clients that were accepted and have not said CONNECT. A second's work; with round trips of a second, still as many
 handshakes a second as one core can do."""
-SILENCE_S: Final = 3.0
-"""After this a silent newcomer holds nobody up: small devices need seconds for a signature."""
+PATIENCE_S: Final = 3.0
+"""Whoever has not said CONNECT after this holds nobody up, however much it has said: small devices need seconds for a
+signature, and who sends an octet now and then would keep the place until its deadline."""
 STANDSTILL_S: Final = 0.5
-"""When no newcomer has said a word for so long, none holds anybody up: a thousand idle sockets cost others one
-second and not six."""
+"""How often it is seen whether newcomers are being served."""
+SERVED_MIN: Final = 8
+"""Fewer than this in `STANDSTILL_S` are no storm that is being served: nobody holds anybody up. A core serves two
+hundred in that time, a very busy one a tenth of it; a thousand idle or dripping sockets cost others one second."""
 
 
 class Arrivals:
@@ -28,7 +31,8 @@ class Arrivals:
 
     def __init__(self, on_room: Callable[[], None]) -> None:
         self._on_room = on_room
-        self._clients: set[ClientConnection] = set()
+        self._clients: dict[ClientConnection, float] = {}
+        self._served = 0
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
 
@@ -39,17 +43,19 @@ class Arrivals:
 
     def enter(self, client: ClientConnection) -> None:
         """A client was accepted."""
-        self._clients.add(client)
+        self._clients[client] = self._loop.time()
 
-    def leave(self, client: ClientConnection) -> None:
-        """A client has said CONNECT, or is gone."""
-        self._clients.discard(client)
+    def leave(self, client: ClientConnection, *, was_served: bool = False) -> None:
+        """A client has begun its CONNECT (`was_served`), or is gone."""
+        if self._clients.pop(client, None) is not None:
+            self._served += was_served
         if self._timer is not None and 2 * len(self._clients) <= ARRIVING_MAX:
             self._open()
 
     def wait(self) -> None:
-        """There is no room: call `on_room` when there is, at the latest when those inside have fallen silent."""
+        """There is no room: call `on_room` when there is, at the latest when hardly anybody is served any more."""
         if self._timer is None:
+            self._served = 0
             self._timer = self._loop.call_later(STANDSTILL_S, self._look)
 
     def close(self) -> None:
@@ -59,10 +65,9 @@ class Arrivals:
             self._timer = None
 
     def _look(self) -> None:
-        heard_at = max((client.last_received_at for client in self._clients), default=0.0)
-        now = self._loop.time()
-        since = now if heard_at < now - STANDSTILL_S else now - SILENCE_S
-        self._clients = {client for client in self._clients if client.last_received_at >= since}
+        is_moving, self._served = self._served >= SERVED_MIN, 0
+        since = self._loop.time() - PATIENCE_S
+        self._clients = {one: at for one, at in self._clients.items() if is_moving and at >= since}
         if self.room > 0:
             self._open()
         else:

@@ -179,7 +179,7 @@ class Door:
         await self._is_empty.wait()
 
     def _arrived(self, client: ClientConnection) -> None:
-        self._arrivals[client.listener].leave(client)
+        self._arrivals[client.listener].leave(client, was_served=True)
         self._on_arrival(client)
 
     def _gone(self, client: ClientConnection) -> None:

@@ -51,21 +51,27 @@ async def test_newcomers_that_all_stand_still_hold_nobody_up(edge, monkeypatch):
         assert await third.connect("third") == 0
 
 
-async def test_a_silent_newcomer_holds_nobody_up_for_long_while_another_gets_on(edge, monkeypatch):
-    monkeypatch.setattr(arrivals, "STANDSTILL_S", 0.2)
-    monkeypatch.setattr(arrivals, "SILENCE_S", 0.4)
+@pytest.mark.parametrize("served_min", [1, 0], ids=["while nobody is served", "while others are served"])
+async def test_newcomers_that_talk_and_never_say_connect_hold_nobody_up_for_long(edge, monkeypatch, served_min):
+    monkeypatch.setattr(arrivals, "STANDSTILL_S", 0.1)
+    monkeypatch.setattr(arrivals, "PATIENCE_S", 0.3)
+    monkeypatch.setattr(arrivals, "SERVED_MIN", served_min)
 
-    async def say_hello_slowly(client):
+    async def drip(client):
         while True:
             client.send(b"\x01")
             await asyncio.sleep(0.02)
 
-    async with edge.client(listener="devices"), edge.client(listener="devices") as slow:
-        slow.send(b"\x16\x03\x01\x10\x00")
-        task = asyncio.create_task(say_hello_slowly(slow))
-        async with edge.client(wire.client_tls()) as third:
-            assert await third.connect("third") == 0
-        task.cancel()
+    async with AsyncExitStack() as stack:
+        tasks = []
+        for _ in range(4):
+            slow = await stack.enter_async_context(edge.client(listener="devices"))
+            slow.send(b"\x16\x03\x01\x10\x00")
+            tasks.append(asyncio.create_task(drip(slow)))
+        third = await stack.enter_async_context(edge.client(wire.client_tls()))
+        assert await third.connect("third") == 0
+        for task in tasks:
+            task.cancel()
 
 
 async def test_the_broker_stops_while_somebody_waits(make_edge):
