@@ -5,12 +5,14 @@ import contextlib
 import socket
 import ssl
 import struct
+import time
 from collections.abc import Awaitable, Callable
 
-from tests.abuse.site import Site, Stranger, case
+from tests.abuse.site import Site, Stranger, case, connect_from, token
 from tests.broker import wire
 
 HALF_CONNECT = wire.connect("half")[:12]
+DRIPPERS = 600  # more than are let in at a time
 NO_LINGER = struct.pack("ii", 1, 0)
 
 
@@ -47,7 +49,7 @@ async def half_connect(site: Site) -> str:
     return await _slowest(site, site.connect_s, say)
 
 
-@case(3, "TLS ClientHello, then silence")
+@case(3, "TLS ClientHello, then silence; others that drip theirs")
 async def half_handshake(site: Site) -> str:
     sent = ssl.MemoryBIO()
     hello = site.client_context().wrap_bio(ssl.MemoryBIO(), sent, server_hostname="localhost")
@@ -64,7 +66,39 @@ async def half_handshake(site: Site) -> str:
             writer.transport.abort()
 
     seconds = await asyncio.gather(*(one() for _ in range(30)))
-    return f"closed after {max(seconds):.1f} s (limit {site.handshake_s:g} s)"
+    newcomer_s = await _newcomer_among_drippers(site, data)
+    return (
+        f"closed after {max(seconds):.1f} s (limit {site.handshake_s:g} s); among {DRIPPERS:,} that drip theirs, a newcomer is "
+        f"assigned after {newcomer_s:.1f} s"
+    )
+
+
+async def _newcomer_among_drippers(site: Site, hello: bytes) -> float:
+    """How long it takes a device to connect and to be assigned; AssertionError when it is cut off or refused."""
+
+    async def drip(number: int) -> None:
+        with contextlib.suppress(ConnectionError, OSError):
+            _, writer = await connect_from(f"127.0.3.{1 + number % 10}", site.tls)
+            try:
+                writer.write(hello[:60])
+                for octet in hello[60:]:
+                    await asyncio.sleep(0.25)
+                    writer.write(bytes([octet]))
+            finally:
+                writer.transport.abort()
+
+    dripping = [asyncio.create_task(drip(number)) for number in range(DRIPPERS)]
+    try:
+        await asyncio.sleep(1)  # they are all there
+        began_at = time.monotonic()
+        password = token("tls-newcomer", site.device_of_group("tls-newcomer")).encode()
+        async with site.device("tls-newcomer", tls=site.client_context(), password=password) as device:
+            assert (await device.register())[0] == 200
+        return time.monotonic() - began_at
+    finally:
+        for task in dripping:
+            task.cancel()
+        await asyncio.gather(*dripping, return_exceptions=True)
 
 
 @case(4, "plain bytes on the TLS port")

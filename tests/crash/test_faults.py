@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import json
 import os
 import resource
 import secrets
@@ -19,7 +20,7 @@ import pytest
 from tests.abuse.site import Site
 from tests.certificates import make_ca, make_leaf
 from tests.crash.test_powercut import MAY_CUT
-from tests.system.daemon import Daemon, Service, run_daemon
+from tests.system.daemon import Daemon, Service, run_command, run_daemon
 
 DEVICE_KEY = secrets.token_bytes(64)
 TEN_YEARS_S = 10 * 365.25 * 86400
@@ -34,11 +35,18 @@ def make_service(directory: Path) -> Service:
     service.configure(
         reply="immediate", hubs=[{"name": name, "type": "embedded", "host": f"{name}.test"} for name in ("a", "b")]
     )
-    key_file = directory / "device.key"
-    key_file.touch(mode=0o600)
-    key_file.write_text(base64.b64encode(DEVICE_KEY).decode())
-    for number in range(6):
-        service.enroll(f"device-{number}", primary_key_file=key_file)
+    key = base64.b64encode(DEVICE_KEY).decode()
+    lines = [
+        {
+            "registrationId": f"device-{number}",
+            "attestation": {"type": "symmetricKey", "symmetricKey": {"primaryKey": key, "secondaryKey": key}},
+        }
+        for number in range(6)
+    ]
+    file = directory / "devices.ndjson"
+    file.touch(mode=0o600)
+    file.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    run_command("-c", service.config_file, "enrollment", "import", file)
     return service
 
 
@@ -216,6 +224,6 @@ if MAY_CUT:  # not a skip: it takes root and loop devices
         command = ["unshare", "--mount", "--propagation", "private", sys.executable, "-m", "tests.crash.disk_faults"]
         path = f"{os.environ['PATH']}:/usr/sbin:/sbin"
         completed = subprocess.run(
-            [*command, what], capture_output=True, text=True, timeout=90, check=False, env=os.environ | {"PATH": path}
+            [*command, what], capture_output=True, text=True, timeout=110, check=False, env=os.environ | {"PATH": path}
         )
         assert completed.returncode == 0, completed.stdout + completed.stderr
