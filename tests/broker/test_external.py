@@ -309,7 +309,8 @@ async def test_a_flood_from_one_id_is_throttled_and_another_device_is_served_mea
         await flooder.subscribe("provisiond/v1/flood/res/#", qos=1)
         async with asyncio.TaskGroup() as tasks:
             for number in range(500):
-                tasks.create_task(flooder.publish(f"provisiond/v1/flood/req/register/{number}", b"{", qos=1))
+                topic = f"provisiond/v1/flood/req/register/{number}"
+                tasks.create_task(flooder.publish(topic, b"{", qos=1, timeout=60))
             served = tasks.create_task(fleet.register(open_site.endpoint, "keyed-1"))
         replies = [json.loads((await anext(flooder.messages)).payload) for _ in range(500)]
     assert served.result().assigned_hub == "gateway.local"
