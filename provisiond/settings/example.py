@@ -15,7 +15,7 @@ from provisiond.settings.sources import FIRST_LINE, LAST_LINE
 _WIDTH: Final = 100
 
 _INTRODUCTION: Final = """\
-Every setting is here at its default; leave out what you do not change, but keep config_version.
+Every setting is here at its default; leave out what you do not change.
 Values with units are strings: "1500ms" "5s" "2m" "1h" "90d", "512B" "64KiB" "1MiB".
 A relative path is relative to the directory of this file.
 Environment variables go before this file: PROVISIOND_BROKER__LIMITS__INFLIGHT=50.

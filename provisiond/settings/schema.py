@@ -135,7 +135,7 @@ class Settings(Section):
 
     config_version: Literal[1] = Field(
         default=CONFIG_VERSION,
-        description="Version of this file's format. Must be there: a file without it was cut short.",
+        description="Version of this file's format; a file of a later version is refused.",
     )
     service: Service = Service()
     ca: Ca = Ca()

@@ -76,6 +76,11 @@ def read_file(file: Path) -> Layer:
         values = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise ConfigurationError(f"{file}{_describe_syntax_error(error, text)}") from error
+    if not values:  # empty, or nothing but comments: what was cut short must not become the defaults
+        raise ConfigurationError(
+            f"{file}: the configuration is empty; "
+            "write at least config_version = 1, or start from `provisiond config example`"
+        )
     _check_version(file, values)
 
     def place(path: KeyPath) -> str:
@@ -141,16 +146,7 @@ def _read_text(file: Path, limit_bytes: int = _FILE_LIMIT_BYTES) -> str:
 
 
 def _refuse_cut_short(file: Path, text: str) -> None:
-    if not text.strip():
-        raise ConfigurationError(
-            f"{file}: the configuration is empty; "
-            "write at least config_version = 1, or start from `provisiond config example`"
-        )
     lines = text.splitlines()
-    if not text.endswith("\n"):
-        raise ConfigurationError(
-            f"{file}:{len(lines)}: the last line has no end: the file was cut short; end it with a newline"
-        )
     if FIRST_LINE in lines and LAST_LINE not in lines:
         raise ConfigurationError(
             f'{file}:{len(lines)}: the file was cut short: its last line should be "{LAST_LINE}"; '
@@ -170,11 +166,6 @@ def _describe_syntax_error(error: Exception, text: str) -> str:
 
 def _check_version(file: Path, values: Mapping[str, Any]) -> None:
     version = values.get("config_version")
-    if version is None:
-        raise ConfigurationError(
-            f"{file}: config_version is missing: the file was cut short, or is of something else; "
-            "write config_version = 1 above the first [section]"
-        )
     if isinstance(version, int) and version > 1:
         raise ConfigurationError(f"{file}: config_version = {version} is newer than this provisiond; upgrade it")
 
