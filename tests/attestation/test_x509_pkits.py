@@ -5,14 +5,12 @@ certificates is not understood here, and critical: refused. A CA without a usabl
 list that cannot be used is refused when it is configured.
 """
 
-import gzip
-import json
 import warnings
-from base64 import b64decode
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
+import cryptography_vectors
 import pytest
 from cryptography import x509 as library
 
@@ -23,9 +21,9 @@ from provisiond.attestation.revocation import check_revocation, load_crl
 from provisiond.errors import AttestationError, InvalidArgument
 from provisiond.model import Trace
 
-SUITE = json.loads(gzip.decompress((Path(__file__).parents[1] / "vectors" / "pkits.json.gz").read_bytes()))
-CERTIFICATES = {name: b64decode(text) for name, text in SUITE["certificates"].items()}
-LISTS = {name: b64decode(text) for name, text in SUITE["crls"].items()}
+SUITE = Path(cryptography_vectors.__file__).parent / "x509" / "PKITS_data"
+CERTIFICATES = {file.stem: file.read_bytes() for file in (SUITE / "certs").glob("*.crt")}
+LISTS = {file.stem: file.read_bytes() for file in (SUITE / "crls").glob("*.crl")}
 ANCHOR = CERTIFICATES["TrustAnchorRootCertificate"]
 NOW = datetime(2020, 1, 1, tzinfo=UTC)
 INVALID = sorted(name for name in CERTIFICATES if name.startswith("Invalid") and name.endswith("EE"))
