@@ -8,6 +8,7 @@ import asyncio
 import resource
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from tests.abuse.run import run_cases
@@ -15,12 +16,12 @@ from tests.abuse.site import CASES, Site, enroll, set_up
 from tests.system.daemon import run_daemon
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Print the table; 1 when an answer is not the one that is promised."""
     parser = argparse.ArgumentParser(prog="scripts/abuse", description=__doc__.partition("\n")[0])
     parser.add_argument("case", nargs="*", type=int, help=f"{min(CASES)} to {max(CASES)}; all by default")
     parser.add_argument("--small", action="store_true", help="with the numbers and deadlines of the test suite")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     with tempfile.TemporaryDirectory(prefix="provisiond-abuse-") as name:

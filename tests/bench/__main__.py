@@ -6,6 +6,9 @@ latency        the unmodified Python SDK, from register() to assigned (1 minute)
 storm          10,000 devices at once (1 minute)
 idle           10,000 connections that say nothing: memory, and what they cost somebody else (3 minutes)
 growth         1,000,000 enrollments and registrations next to 1,000 (15 minutes)
+abuse          forty ways to abuse the daemon, and what a good device feels of it: `scripts/abuse` (6 minutes)
+
+Without a section: registrations, latency and abuse.
 """
 
 import argparse
@@ -14,6 +17,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from tests.abuse import __main__ as abuse
 from tests.bench import cores, growth, idle, latency, registrations, storm
 
 SECTIONS = {
@@ -23,6 +27,7 @@ SECTIONS = {
     "storm": storm.measure,
     "idle": idle.measure,
     "growth": growth.measure,
+    "abuse": lambda _, options: abuse.main(["--small"] if options.quick else []),
 }
 
 
@@ -44,15 +49,17 @@ def parse_options(arguments: Sequence[str]) -> argparse.Namespace:
     return options
 
 
-def main(arguments: Sequence[str]) -> None:
-    """Print the tables."""
+def main(arguments: Sequence[str]) -> int:
+    """Print the tables; 1 when an abuse was not answered as is promised."""
     options = parse_options(arguments)
-    chosen = options.section or ["registrations", "latency"]
+    chosen = options.section or ["registrations", "latency", "abuse"]
+    ended = 0
     for name in SECTIONS if "all" in chosen else chosen:
         with tempfile.TemporaryDirectory(prefix="provisiond-bench-") as directory:
-            SECTIONS[name](Path(directory), options)
+            ended = SECTIONS[name](Path(directory), options) or ended
         print(flush=True)
+    return ended
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(main(sys.argv[1:]))
