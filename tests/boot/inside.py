@@ -20,7 +20,7 @@ CONFIG = Path("/etc/provisiond/provisiond.toml")
 STATE = Path("/var/lib/provisiond")
 DROP_IN = Path("/etc/systemd/system/provisiond.service.d/test.conf")
 KEY = Path("/etc/provisiond/tls/server.key")
-FROM_WHEELS = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": "/root/wheels"}
+FROM_WHEELS = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": "/srv/wheels"}
 STOP_WITHIN_S = 10
 WAIT_S = 60
 
@@ -79,7 +79,7 @@ def register(device="pump-1"):
     """A device over TLS, as one elsewhere would; the hub that it is sent to."""
     scope = json.loads(provisiond("config", "show", "-o", "json"))["service"]["id_scope"]
     ended = provisiond(
-        *("simulate", "device", device, "--attestation", "symmetricKey", "--key-file", f"/root/{device}.key"),
+        *("simulate", "device", device, "--attestation", "symmetricKey", "--key-file", f"/srv/{device}.key"),
         *("--host", "localhost", "--ca-file", "/etc/provisiond/ca/root.crt", "--id-scope", scope),
     )
     return re.search(r"assigned \((.*)\)", ended)[1]
@@ -132,7 +132,7 @@ def doctor_and_status_find_nothing_wrong():
 
 def a_device_registers_and_is_one_record_of_the_journal():
     created = json.loads(provisiond("enrollment", "create", "pump-1", "--attestation-type", "symmetricKey"))
-    Path("/root/pump-1.key").write_text(created["attestation"]["symmetricKey"]["primaryKey"])
+    Path("/srv/pump-1.key").write_text(created["attestation"]["symmetricKey"]["primaryKey"])
     before = cursor()
     assert register() == "gateway.local, pump-1"
     (record,) = said(journal(before), "registration_id=pump-1")
@@ -172,7 +172,7 @@ def a_key_that_only_root_may_read_is_handed_over_as_a_credential():
     kept.parent.mkdir(exist_ok=True)
     kept.touch(mode=0o600)
     kept.write_bytes(KEY.read_bytes())
-    KEY.rename("/root/server.key")
+    KEY.rename("/srv/server.key")
     text = CONFIG.read_text()
     named = "/run/credentials/provisiond.service/tls.key"
     CONFIG.write_text(text.replace('key_file = "tls/server.key"', f'key_file = "{named}"'))
@@ -180,7 +180,7 @@ def a_key_that_only_root_may_read_is_handed_over_as_a_credential():
     sh("systemctl restart provisiond")
     assert register() == "gateway.local, pump-1"
     CONFIG.write_text(text)
-    Path("/root/server.key").rename(KEY)
+    Path("/srv/server.key").rename(KEY)
     drop_in()
     sh("systemctl restart provisiond")
 
@@ -193,7 +193,7 @@ def a_stop_with_operations_outstanding_is_clean_and_soon():
     options = ("--option", "url=http://127.0.0.1:8099/", "--option", "secret_file=hook.secret")
     provisiond("hub", "add", "slow", "--type", "webhook", "--host", "slow.local", *options)
     sh("systemctl reload provisiond")
-    key = Path("/root/group.key")
+    key = Path("/srv/group.key")
     group = ("--attestation-type", "symmetricKey", "--allocation-policy", "static", "--iot-hubs", "slow.local")
     created = json.loads(provisiond("enrollment-group", "create", "line", *group))
     key.write_text(created["attestation"]["symmetricKey"]["primaryKey"])
@@ -228,9 +228,9 @@ def a_stop_with_operations_outstanding_is_clean_and_soon():
 
 
 def root_restores_a_backup_and_the_service_starts_from_it():
-    provisiond("db", "backup", "/root/provisiond.backup.db")
+    provisiond("db", "backup", "/srv/provisiond.backup.db")
     sh("systemctl stop provisiond")
-    provisiond("db", "restore", "/root/provisiond.backup.db", "--yes")
+    provisiond("db", "restore", "/srv/provisiond.backup.db", "--yes")
     provisiond("db", "check")
     sh("systemctl start provisiond")
     assert register() == "gateway.local, pump-1"
@@ -268,12 +268,12 @@ def one_that_works_is_left_alone_by_the_watchdog():
 
 
 def without_room_to_write_it_is_not_ready():
-    sh("systemctl stop provisiond; cp -a /var/lib/provisiond /root/state")
+    sh("systemctl stop provisiond; cp -a /var/lib/provisiond /srv/state")
     sh(
         "mount -t tmpfs -o size=600k,mode=0700,uid=$(id -u provisiond),gid=$(id -g provisiond) tmpfs /var/lib/provisiond"
     )
     try:
-        sh("cp -a /root/state/. /var/lib/provisiond/")
+        sh("cp -a /srv/state/. /var/lib/provisiond/")
         with contextlib.suppress(OSError), Path("/var/lib/provisiond/filler").open("wb", buffering=0) as filler:
             while filler.write(bytes(1024)):
                 pass
