@@ -48,9 +48,6 @@ def examine(trace: Trace, name: str, check: Callable[[], str], clause: str = "")
     Raises:
         AttestationError: the check's own.
     """
-    try:
+    with recording_failure(trace, name, clause):
         finding = check()
-    except AttestationError as error:
-        trace.failed(name, str(error), error.clause or clause)
-        raise
     trace.passed(name, finding, clause)
