@@ -6,7 +6,8 @@ import secrets
 import signal
 import sqlite3
 import time
-from contextlib import closing
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, closing
 from pathlib import Path
 
 import pytest
@@ -32,14 +33,18 @@ def device_of(key: bytes, registration_id: str) -> Device:
     return make_symmetric_key_device(registration_id, key, ID_SCOPE)
 
 
-async def connect(device: Device, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+@asynccontextmanager
+async def connected(device: Device, port: int) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
     """A connection of a device that has subscribed to its answers."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    buffer = bytearray()
-    for packet, answer in ((device.connect, packets.CONNACK), (device.subscribe, packets.SUBACK)):
-        writer.write(packet)
-        await expect(reader, buffer, answer)
-    return reader, writer
+    try:
+        buffer = bytearray()
+        for packet, answer in ((device.connect, packets.CONNACK), (device.subscribe, packets.SUBACK)):
+            writer.write(packet)
+            await expect(reader, buffer, answer)
+        yield reader, writer
+    finally:
+        writer.transport.abort()
 
 
 async def refuses_connections(port: int) -> None:
@@ -49,6 +54,8 @@ async def refuses_connections(port: int) -> None:
             _, writer = await asyncio.open_connection("127.0.0.1", port)
         except ConnectionRefusedError:
             return
+        except ConnectionResetError:  # it was still in the queue of the socket that was closed
+            continue
         writer.transport.abort()
 
 
@@ -63,12 +70,15 @@ async def test_a_registration_in_flight_is_stored_and_answered(
     path.write_text(base64.b64encode(key).decode())
     service.enroll_group("group", primary_key_file=path)
     database = service.directory / "state" / "provisiond.db"
-    with Daemon(service) as daemon, closing(sqlite3.connect(database, isolation_level=None)) as lock:
+    async with AsyncExitStack() as stack:
+        daemon = stack.enter_context(Daemon(service))
+        lock = stack.enter_context(closing(sqlite3.connect(database, isolation_level=None)))
         port, buffer = daemon.port(tls=False), bytearray()
-        reader, writer = await connect(device, port)
+        reader, writer = await stack.enter_async_context(connected(device, port))
         lock.execute("BEGIN IMMEDIATE")
         writer.write(device.register)
-        _, second = await connect(device_of(key, "pump-2"), port)  # answered, so what came before it is being handled
+        # The second one is answered, so what came before it is being handled.
+        await stack.enter_async_context(connected(device_of(key, "pump-2"), port))
         daemon.process.send_signal(number)
         told_at = time.monotonic()
         async with asyncio.timeout(IN_TIME_S):
@@ -81,7 +91,5 @@ async def test_a_registration_in_flight_is_stored_and_answered(
         assert topic.startswith("$dps/registrations/res/200/"), payload
         assert await asyncio.to_thread(daemon.process.wait, STOP_TIMEOUT_S) == 0
         assert time.monotonic() - told_at < STOP_TIMEOUT_S
-        for one in (writer, second):
-            one.transport.abort()
     assert service.command("registration", "show", "pump-1")["status"] == "assigned"
     assert service.command("audit", "verify")["ok"]
