@@ -15,6 +15,7 @@ from hashlib import sha256
 from provisiond.errors import CorruptRecord
 from provisiond.model import AuditRecord
 from provisiond.store import rows
+from provisiond.store.inserting import insert_rows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,10 +48,7 @@ def append(connection: sqlite3.Connection, records: Sequence[rows.AuditRow]) -> 
         seq += 1
         head = chain_hash(head, seq, row.record.encode())
         values.append((seq, row.at_s, row.tracking_id, row.registration_key, row.code, row.record, head))
-    connection.executemany(
-        "INSERT INTO audit (seq, at_s, tracking_id, registration_key, code, record, hash) VALUES (?, ?, ?, ?, ?, ?, ?)",
-        values,
-    )
+    insert_rows(connection, "INSERT INTO audit (seq, at_s, tracking_id, registration_key, code, record, hash)", values)
     connection.execute("UPDATE audit_chain SET head_seq = ?, head_hash = ?", (seq, head))
 
 

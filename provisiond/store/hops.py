@@ -16,6 +16,7 @@ from provisiond.store import rows
 from provisiond.store.connection import FATAL_CODES, Connection, connect, primary_code, unavailable
 from provisiond.store.facts import FactsReader
 from provisiond.store.grouping import GroupedCalls
+from provisiond.store.lending import Loan
 from provisiond.store.writer import MutationItem, WriteItem, write_group
 
 T = TypeVar("T")
@@ -74,7 +75,7 @@ class Hops:
         self._opened = opened
         facts = FactsReader(digest)
         self._reads: GroupedCalls[FactsQuery, StoredFacts] = GroupedCalls(
-            lambda queries: reader.call(partial(facts.read, queries=queries)), self._explain
+            partial(_start_reading, reader, facts), self._explain
         )
         self._writes: GroupedCalls[WriteItem, Any] = GroupedCalls(partial(_start_writing, writer), self._explain)
         if writer is None:
@@ -162,7 +163,19 @@ class Hops:
         return explained
 
 
+def _start_reading(
+    reader: Connection, facts: FactsReader, queries: list[FactsQuery]
+) -> asyncio.Future[list[StoredFacts | Exception]]:
+    loan = Loan()
+    answers = reader.call(partial(loan.spend, partial(facts.read, queries=queries)))
+    loan.wait()
+    return answers
+
+
 def _start_writing(writer: Connection | None, items: list[WriteItem]) -> asyncio.Future[list[Any]]:
     if writer is None:
         raise StoreUnavailable("the database was opened for reading only")
-    return writer.call(partial(write_group, items=items))
+    loan = Loan()
+    results = writer.call(partial(loan.spend, partial(write_group, items=items, written=loan.end)))
+    loan.wait()
+    return results

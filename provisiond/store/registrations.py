@@ -8,11 +8,14 @@ from typing import Any, Final
 from provisiond.errors import EtagMismatch, RecordNotFound
 from provisiond.model import Registration, RegistrationStatus
 from provisiond.store import rows
+from provisiond.store.inserting import insert_rows
 
-_UPSERT: Final = """
+_INSERT: Final = """
 INSERT INTO registration
     (key, version, status, substatus, hub, group_key, endorsement_key_hash, device_key, record, digest)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+"""
+
+_OR_UPDATE: Final = """
     ON CONFLICT (key) DO UPDATE SET version = excluded.version, status = excluded.status,
         substatus = excluded.substatus, hub = excluded.hub, group_key = excluded.group_key,
         endorsement_key_hash = excluded.endorsement_key_hash, device_key = excluded.device_key,
@@ -40,8 +43,9 @@ def endorsement_key_owners(connection: sqlite3.Connection, hashes: Iterable[str 
 
 def store(connection: sqlite3.Connection, records: Iterable[rows.RegistrationRow]) -> None:
     """Insert or replace; the caller has compared the versions in this transaction."""
-    connection.executemany(
-        _UPSERT,
+    insert_rows(
+        connection,
+        _INSERT,
         [
             (
                 row.key,
@@ -57,6 +61,7 @@ def store(connection: sqlite3.Connection, records: Iterable[rows.RegistrationRow
             )
             for row in records
         ],
+        otherwise=_OR_UPDATE,
     )
 
 

@@ -41,16 +41,25 @@ class MutationItem:
 WriteItem = DecisionItem | MutationItem
 
 
-def write_group(connection: sqlite3.Connection, items: Sequence[WriteItem]) -> list[Any]:
+def write_group(
+    connection: sqlite3.Connection, items: Sequence[WriteItem], *, written: Callable[[], None] = lambda: None
+) -> list[Any]:
     """Store the group in one transaction; results and exceptions in the order of the items.
 
     An item that conflicts leaves nothing behind, its audit row included, and does not touch the others. Should a
     statement refuse one item's values, each item is done in a transaction of its own, so that it fails alone.
     A sqlite3.Error among the results means that nothing of its item was acknowledged or may be relied upon.
+
+    Args:
+        connection: of the writer, in no transaction.
+        items: one or more.
+        written: called when all that is left to do is to wait for the disk.
     """
     try:
         with transaction(connection):
-            return _apply(connection, items)
+            results = _apply(connection, items)
+            written()
+            return results
     except (sqlite3.Error, OverflowError) as error:  # OverflowError: an integer beyond 64 bits
         if len(items) == 1 or is_environmental(error):
             return [error] * len(items)
@@ -119,7 +128,9 @@ def _store(connection: sqlite3.Connection, items: Sequence[DecisionItem]) -> Non
     identities = {item.identity for item in items if item.identity is not None}
     if identities:
         hubs.void_retirements(connection, identities)
-    hubs.put_retirements(connection, [item.retire for item in items if item.retire is not None])
+    retirements = [item.retire for item in items if item.retire is not None]
+    if retirements:
+        hubs.put_retirements(connection, retirements)
     for item in items:
         if item.made_at is not None and item.identity is not None and item.registration is not None:
             hubs.restart_grace(connection, item.identity[0], item.registration.key, item.made_at)
