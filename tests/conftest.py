@@ -1,6 +1,9 @@
 """What holds for every test."""
 
 import os
+import signal
+import tempfile
+from pathlib import Path
 
 import pytest
 import structlog
@@ -17,11 +20,23 @@ settings.register_profile(
 settings.load_profile("provisiond")
 
 
+# A shell ignores Ctrl-C for what it runs in the background, and so would every process that a test starts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 @pytest.fixture(autouse=True)
 def _fresh_log():
     """What one test configures of the log must not reach the next."""
     yield
     structlog.reset_defaults()
+
+
+@pytest.fixture
+def socket_directory():
+    """Where the path of a socket is as short as the kernel wants it, wherever the other files of the tests are."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as directory:
+        yield Path(directory)
 
 
 class NoSkips:

@@ -2,13 +2,15 @@
 
 import asyncio
 import shutil
-import socket
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
+from tests.ports import free_port
+
 SBIN = "/usr/sbin:/usr/bin:/bin:/usr/local/sbin:/usr/local/bin"
+START_TIMEOUT_S = 60
 
 
 def find_tool(name: str) -> str:
@@ -18,10 +20,18 @@ def find_tool(name: str) -> str:
     return path
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+async def until_listening(process: asyncio.subprocess.Process, port: int) -> None:
+    """Wait until a broker that was just started takes connections."""
+    async with asyncio.timeout(START_TIMEOUT_S):
+        while process.returncode is None:
+            try:
+                _, writer = await asyncio.open_connection("127.0.0.1", port)
+            except ConnectionError:
+                await asyncio.sleep(0.01)
+                continue
+            writer.transport.abort()
+            return
+    pytest.fail("mosquitto did not start")
 
 
 class Mosquitto:
@@ -44,16 +54,7 @@ class Mosquitto:
 
     async def start(self) -> None:
         self._process = await asyncio.create_subprocess_exec(self._program, "-c", str(self._configuration))
-        async with asyncio.timeout(10):
-            while self._process.returncode is None:
-                try:
-                    _, writer = await asyncio.open_connection("127.0.0.1", self.port)
-                except ConnectionRefusedError:
-                    await asyncio.sleep(0.01)
-                    continue
-                writer.close()
-                return await writer.wait_closed()
-        pytest.fail("mosquitto did not start")
+        await until_listening(self._process, self.port)
 
     async def stop(self) -> None:
         if self._process is not None and self._process.returncode is None:
@@ -72,7 +73,7 @@ async def run_mosquitto(directory: Path, *lines: str):
         await broker.stop()
 
 
-async def run_tool(*arguments: object, deadline_s: float = 20, **options: object) -> tuple[int, str, str]:
+async def run_tool(*arguments: object, deadline_s: float = 120, **options: object) -> tuple[int, str, str]:
     """Run one of Debian's clients to its end; exit status, standard output, standard error."""
     program, *rest = map(str, arguments)
     process = await asyncio.create_subprocess_exec(

@@ -19,8 +19,8 @@ def test_two_drawings_of_entropy_differ():
     assert len(entropy.token_bytes(48)) == 48
 
 
-def test_the_service_manager_is_told_by_datagram(tmp_path, monkeypatch):
-    path = str(tmp_path / "notify")
+def test_the_service_manager_is_told_by_datagram(socket_directory, monkeypatch):
+    path = str(socket_directory / "notify")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(path)
         monkeypatch.setenv("NOTIFY_SOCKET", path)

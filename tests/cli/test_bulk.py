@@ -11,7 +11,8 @@ import sqlite3
 import stat
 import subprocess
 import sys
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
+from subprocess import PIPE
 
 import pytest
 
@@ -223,9 +224,15 @@ def test_groups_are_imported_too_and_a_ca_has_one_group(gateway, tmp_path):
 # --- interruptions ---------------------------------------------------------------------------------------------------
 
 
-def start(gateway, *arguments, **options):
+@contextmanager
+def running(gateway, *arguments):
+    """A command in a process of its own; killed at the end if it still runs."""
     command = [sys.executable, "-m", "provisiond", "-c", str(gateway.config), *map(str, arguments)]
-    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
+    with subprocess.Popen(command, stdin=PIPE, stdout=PIPE, stderr=PIPE) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 @pytest.mark.parametrize("keep_going", [False, True])
@@ -233,15 +240,15 @@ def test_ctrl_c_leaves_nothing_half_written(gateway, keep_going, tmp_path):
     """Rows are fed until the first batch is in the report; then the rest never comes."""
     report = tmp_path / "report"
     arguments = ["enrollment", "import", "-", "--report", report, *(["--keep-going"] if keep_going else [])]
-    process = start(gateway, *arguments)
-    process.stdin.write(rows(*(f"pump-{number}" for number in range(1600))).encode())
-    process.stdin.flush()
-    while report.exists() is False or report.stat().st_size == 0:
-        assert process.poll() is None, process.stderr.read()
-        os.sched_yield()
-    process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=20) == 130  # although the pipe is open, and silent
-    _, stderr = process.communicate()
+    with running(gateway, *arguments) as process:
+        process.stdin.write(rows(*(f"pump-{number}" for number in range(1600))).encode())
+        process.stdin.flush()
+        while report.exists() is False or report.stat().st_size == 0:
+            assert process.poll() is None, process.stderr.read()
+            os.sched_yield()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=120) == 130  # although the pipe is open, and silent
+        _, stderr = process.communicate()
     assert b"Traceback" not in stderr
     assert (b"go on with --resume" if keep_going else b"nothing was stored") in stderr
     found = enrolled(gateway)
@@ -281,13 +288,12 @@ def test_an_interruption_ends_when_it_is_known_whether_anything_was_stored(tmp_p
 def test_a_reader_that_has_seen_enough_ends_an_export_quietly(gateway, file):
     file.write_text(rows(*(f"pump-{number}" for number in range(3000))))
     gateway("enrollment", "import", file)
-    process = start(gateway, "enrollment", "export")
-    process.stdout.readline()
-    process.stdout.close()
-    process.stdin.close()
-    assert process.wait(timeout=20) == 0
-    assert b"Traceback" not in process.stderr.read()
-    process.stderr.close()
+    with running(gateway, "enrollment", "export") as process:
+        process.stdout.readline()
+        process.stdout.close()
+        process.stdin.close()
+        assert process.wait(timeout=120) == 0
+        assert b"Traceback" not in process.stderr.read()
 
 
 def test_somebody_elses_change_meanwhile_and_nothing_is_stored(gateway, file):
@@ -366,7 +372,7 @@ def test_a_terminal_gets_a_bar_with_rate_and_time_left_and_nobody_else_does(gate
             while piece := os.read(ours, 4096):
                 shown += piece
         os.close(ours)
-        assert process.wait(timeout=20) == 0
+        assert process.wait(timeout=120) == 0
         assert json.loads(process.stdout.read())["rows"] == 2000  # data is only data
     assert re.search(rb"[1-9]\d* rows, [1-9]\d*/s.*\d:\d\d:\d\d", shown), shown
     quiet = subprocess.run(command, capture_output=True, check=True)

@@ -9,16 +9,14 @@ import sys
 
 import pytest
 
+from tests.ports import free_port
 from tests.store.records import make_registration
 
 
 @pytest.fixture
 def quiet_ports(gateway):
     """The gateway with ports that nobody else on this machine has."""
-    with socket.socket() as first, socket.socket() as second:
-        first.bind(("127.0.0.1", 0))
-        second.bind(("127.0.0.1", 0))
-        ports = first.getsockname()[1], second.getsockname()[1]
+    ports = free_port(), free_port()
     text = gateway.config.read_text()
     text = text.replace("127.0.0.1:1883", f"127.0.0.1:{ports[0]}").replace("0.0.0.0:8883", f"0.0.0.0:{ports[1]}")
     gateway.config.write_text(text.replace("[log]", "[metrics]\nenabled = false\n\n[log]"))
@@ -54,7 +52,7 @@ def test_status_sees_a_running_daemon_and_sigterm_ends_it(quiet_ports):
             findings = {one["subject"]: one["level"] for one in quiet_ports("doctor").json}
             assert findings["listener devices"] == "ok"
             process.send_signal(signal.SIGTERM)
-            assert process.wait(timeout=15) == 0
+            assert process.wait(timeout=120) == 0
         finally:
             process.kill()
 

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import shutil
-import socket
 from contextlib import asynccontextmanager
 
 import aiomqtt
@@ -15,17 +14,13 @@ from provisiond.device.errors import CannotConnect
 from provisiond.device.mqtt import Endpoint
 from provisiond.device.simulator import FleetOutcome, Service, SimulatedDevice, run_fleet
 from tests.certificates import SERVER_AUTH, make_ca, make_leaf
+from tests.mosquitto import until_listening
+from tests.ports import free_port
 
 pytestmark = pytest.mark.mosquitto
 
 KEY = SymmetricKeyCredential(key=b"k" * 32)
-QUICK = Patience(connect_s=10, request_s=10, total_s=20, poll_s=0, jitter=0)
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+QUICK = Patience(connect_s=60, request_s=60, total_s=120, poll_s=0, jitter=0)
 
 
 @asynccontextmanager
@@ -46,25 +41,11 @@ async def run_mosquitto(directory, ca_pem, server, *lines):
         program, "-c", str(configuration), stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL
     )
     try:
-        await serving(process, tls_port)
+        await until_listening(process, tls_port)
         yield tls_port, plain_port
     finally:
         process.terminate()
         await process.wait()
-
-
-async def serving(process, port):
-    async with asyncio.timeout(10):
-        while process.returncode is None:
-            try:
-                _, writer = await asyncio.open_connection("127.0.0.1", port)
-            except ConnectionRefusedError:
-                await asyncio.sleep(0.01)
-                continue
-            writer.close()
-            await writer.wait_closed()
-            return
-    pytest.fail("mosquitto did not start")
 
 
 @asynccontextmanager

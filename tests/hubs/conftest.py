@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import shutil
 import signal
-import socket
 import subprocess
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -21,6 +20,8 @@ from provisiond.hubs.mosquitto import make_connector
 from provisiond.hubs.mqtt import MqttEndpoint
 from provisiond.model import AttestationType
 from tests.certificates import SERVER_AUTH, make_ca, make_crl, make_leaf
+from tests.mosquitto import until_listening
+from tests.ports import free_port
 
 PROGRAMS = "/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin"
 PASSWORD = "an administrator's password"
@@ -34,12 +35,6 @@ def find_plugin():
 
 def crl_pem(root, *revoked):
     return x509.load_der_x509_crl(make_crl(root, revoked)).public_bytes(Encoding.PEM)
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @dataclass
@@ -59,17 +54,7 @@ class Mosquitto:
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.DEVNULL,
         )
-        async with asyncio.timeout(10):
-            while self.process.returncode is None:
-                try:
-                    _, writer = await asyncio.open_connection("127.0.0.1", self.tls_port)
-                except ConnectionRefusedError:
-                    await asyncio.sleep(0.01)
-                    continue
-                writer.close()
-                await writer.wait_closed()
-                return
-        pytest.fail("mosquitto did not start")
+        await until_listening(self.process, self.tls_port)
 
     async def stop(self):
         if self.process is not None and self.process.returncode is None:
@@ -137,7 +122,7 @@ async def let_the_administrator_send(broker):
     dynsec = DynsecClient(MqttEndpoint(url=f"mqtt://127.0.0.1:{broker.port}", username="admin", password=PASSWORD))
     right = {"command": "addRoleACL", "rolename": "admin", "acltype": "publishClientSend", "allow": True}
     with contextlib.suppress(HubUnavailable):  # whose role changes is disconnected before it is answered
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             await dynsec.send([right | {"topic": "devices/#"}])
     await dynsec.aclose()
 

@@ -18,35 +18,35 @@ async def password_device(broker, identity, *, client_id=None, hub_host="localho
         identifier=client_id or identity.device_id,
         username=identity.device_id,
         password=password,
-        timeout=5,
+        timeout=60,
     ) as client:
         yield client
 
 
 @asynccontextmanager
-async def certificate_device(broker, leaf):
+async def certificate_device(broker, leaf, *, timeout_s=60):
     certificate_path, key_path = leaf.write(broker.directory, leaf.certificate.subject.rfc4514_string())
     context = ssl.create_default_context(cafile=broker.directory / "ca.crt")
     context.load_cert_chain(certificate_path, key_path)
-    async with aiomqtt.Client("localhost", broker.tls_port, tls_context=context, timeout=5) as client:
+    async with aiomqtt.Client("localhost", broker.tls_port, tls_context=context, timeout=timeout_s) as client:
         yield client
 
 
 @asynccontextmanager
 async def consumer(broker, password):
     """Hears every device's messages: the administrator, given that right by its own role."""
-    async with aiomqtt.Client("127.0.0.1", broker.port, username="admin", password=password, timeout=5) as client:
+    async with aiomqtt.Client("127.0.0.1", broker.port, username="admin", password=password, timeout=60) as client:
         await client.subscribe("devices/#", qos=1)
         yield client
 
 
-async def next_message(client, within_s=5):
+async def next_message(client, within_s=60):
     async with asyncio.timeout(within_s):
         message = await anext(client.messages)
     return str(message.topic), message.payload
 
 
-async def is_cut(client, within_s=5):
+async def is_cut(client, within_s=60):
     """Whether the broker ends this connection."""
     try:
         async with asyncio.timeout(within_s):

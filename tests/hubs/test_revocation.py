@@ -18,11 +18,12 @@ from provisiond.device.errors import Refused
 from provisiond.device.mqtt import Endpoint
 from provisiond.protocols.hub_credential import parse_hub_key
 from tests.certificates import SERVER_AUTH, Ca, Leaf, make_leaf
-from tests.hubs.conftest import free_port, key_identity, run_mosquitto
+from tests.hubs.conftest import key_identity, run_mosquitto
 from tests.hubs.devices import certificate_device, is_cut, password_device
 from tests.hubs.gateways import PATIENCE, Gateway
 from tests.hubs.test_gateway import mosquitto_hub
 from tests.hubs.test_mosquitto import refused_by_tls
+from tests.ports import free_port
 from tests.system.daemon import ID_SCOPE
 
 pytestmark = pytest.mark.mosquitto
@@ -48,7 +49,7 @@ def fetch_script(gateway, broker, port):
 
 
 def serve_list(gateway):
-    """Have the list served on a free port; not long before the daemon starts, for nobody reserves it."""
+    """Have the list served on a free port."""
     document, port = tomlkit.parse(gateway.service.config_file.read_text()), free_port()
     document["crl"] = {"bind": f"127.0.0.1:{port}"}
     gateway.service.config_file.write_text(tomlkit.dumps(document))
@@ -56,10 +57,10 @@ def serve_list(gateway):
 
 
 async def taken_again(broker, leaf):
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(120):
         while True:  # as `refused_by_tls`
             try:
-                async with certificate_device(broker, leaf):
+                async with certificate_device(broker, leaf, timeout_s=5):
                     return
             except aiomqtt.MqttError:
                 await asyncio.sleep(0.05)

@@ -4,7 +4,6 @@ import asyncio
 import json
 import re
 import shutil
-import socket
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
@@ -28,6 +27,8 @@ from provisiond.model import (
 from provisiond.protocols import native
 from provisiond.protocols.native_topics import reply_topic
 from tests.certificates import make_ca, make_key, make_leaf
+from tests.mosquitto import until_listening
+from tests.ports import free_port
 from tests.protocols.native_vectors import DOCUMENT
 
 pytestmark = pytest.mark.mosquitto
@@ -47,32 +48,18 @@ async def port(tmp_path):
     missing = [tool for tool in ("mosquitto", "mosquitto_rr", "openssl", "jq") if not shutil.which(tool, path=SBIN)]
     if missing:
         pytest.skip(f"not installed: {', '.join(missing)}")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     configuration = tmp_path / "mosquitto.conf"
     configuration.write_text(f"allow_anonymous true\nlistener {port} 127.0.0.1\n")
     process = await asyncio.create_subprocess_exec(
         shutil.which("mosquitto", path=SBIN), "-c", str(configuration), stderr=asyncio.subprocess.DEVNULL
     )
     try:
-        await serving(port)
+        await until_listening(process, port)
         yield port
     finally:
         process.terminate()
         await process.wait()
-
-
-async def serving(port):
-    async with asyncio.timeout(10):
-        while True:
-            try:
-                _, writer = await asyncio.open_connection("127.0.0.1", port)
-            except ConnectionRefusedError:
-                await asyncio.sleep(0.01)
-                continue
-            writer.close()
-            return await writer.wait_closed()
 
 
 class Service:
@@ -173,7 +160,7 @@ async def run_recipe(port, leaf, directory, *, key=None):
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(240):
         output, errors = await process.communicate()
     return process.returncode, output, errors.decode()
 
