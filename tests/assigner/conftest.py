@@ -11,7 +11,7 @@ from provisiond.system import SystemClock, SystemEntropy
 from tests.fakes_hubs import Claims, HubLog
 
 QUICK = AssignerLimits(
-    call_timeout_s=0.3, poll_s=0.05, probe_interval_s=60, reconcile_interval_s=0.05, reconcile_page=7, attempts=3
+    call_timeout_s=60, poll_s=0.05, probe_interval_s=60, reconcile_interval_s=0.05, reconcile_page=7, attempts=3
 )
 
 

@@ -160,7 +160,7 @@ async def test_a_hub_that_answers_late_twice_has_the_device_once(store, log):
 
     hub = FakeHub(after_ensure=hang)  # it has done it each time, and says so in vain
     await reserve(store, "d")
-    async with working(store, log, a=hub):
+    async with working(store, log, replace(QUICK, call_timeout_s=0.3), a=hub):
         await log.until(lambda: log.total("a", "ensure") == 1)
     assert hub.count("ensure") == 3
     assert list(hub.identities) == ["d"]
@@ -390,7 +390,7 @@ async def test_two_daemons_without_claims_still_end_with_one_winner_a_row(tmp_pa
     async with await SqliteStore.open(path) as first, await SqliteStore.open(path) as second:
         await reserve(first, *(f"d-{number}" for number in range(40)))
         async with working(first, logs[0], a=hub), working(second, logs[1], a=hub):
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 while (await first.count_by_hub())["a"].get(ASSIGNED, 0) < 40:  # noqa: ASYNC110 - nobody tells
                     await asyncio.sleep(0)
         records = await first.list_registrations(limit=100)

@@ -183,7 +183,7 @@ async def test_stock_amqtt_keeps_the_session_of_every_refused_connect():
 # --- 5: a will passes every filter -------------------------------------------------------------------------------------
 
 
-async def forge_with_a_will(address):
+async def forge_with_a_will(address, *, pinging):
     """Have a client die with a will to the replies' topic; what a subscriber of the replies hears next."""
     async with wire.open_client(address) as victim:
         assert await victim.connect("victim") == 0
@@ -191,18 +191,19 @@ async def forge_with_a_will(address):
         assert (await victim.receive()).kind == SUBACK
         async with wire.open_client(address) as forger:
             assert await forger.connect("forger", will=("$dps/registrations/res/200/?$rid=1", b"forged")) == 0
-        await asyncio.sleep(0.1)  # nothing is what is waited for
-        victim.send(wire.PINGREQ)
+        if pinging:
+            await asyncio.sleep(0.1)  # nothing is what is waited for
+            victim.send(wire.PINGREQ)
         return await victim.receive()
 
 
 async def test_a_will_is_dropped(edge):
-    assert (await forge_with_a_will(edge.broker.addresses["local"])).kind == PINGRESP
+    assert (await forge_with_a_will(edge.broker.addresses["local"], pinging=True)).kind == PINGRESP
 
 
 async def test_stock_amqtt_publishes_a_will_to_the_replies_topic():
     async with stock() as broker:
-        assert (await forge_with_a_will(broker.address)).payload == b"forged"
+        assert (await forge_with_a_will(broker.address, pinging=False)).payload == b"forged"
 
 
 # --- 6: retained messages are shown to who never subscribed -------------------------------------------------------------
@@ -255,8 +256,8 @@ async def test_a_silent_client_and_a_half_connect_are_closed(make_edge):
     async with make_edge(connect_timeout_s=0.2) as edge, edge.client() as silent, edge.client() as half:
         assert await silent.connect(keep_alive=1) == 0
         half.send(wire.connect()[:10])
-        assert await is_closed_within(half, 2)
-        assert await is_closed_within(silent, 2)
+        assert await is_closed_within(half, 60)
+        assert await is_closed_within(silent, 60)
 
 
 async def test_stock_amqtt_keeps_a_silent_client_and_a_half_connect():
@@ -345,8 +346,11 @@ async def test_stock_amqtt_strands_the_socket_of_a_first_packet_that_is_no_conne
         async with wire.open_client(broker.address) as client:
             client.send(wire.publish("topic"))
             assert not await is_closed_within(client, 0.2)
-        await asyncio.sleep(0.1)  # nothing is what is waited for
-        assert len(broker.stranded) == (1 if sys.version_info < (3, 13) else 0)
+        if sys.version_info < (3, 13):
+            await wire.until(lambda: broker.stranded)
+        else:
+            await asyncio.sleep(0.1)  # nothing is what is waited for
+            assert not broker.stranded
 
 
 # --- the codec ---------------------------------------------------------------------------------------------------------

@@ -62,7 +62,7 @@ class Gateway:
             "MQTT_OPTIONS": " ".join(map(str, (*tls, *options))),
         }
         code, output, errors = await run_tool(
-            "sh", "-c", recipe(name), env={name: str(value) for name, value in environment.items()}, deadline_s=60
+            "sh", "-c", recipe(name), env={name: str(value) for name, value in environment.items()}, deadline_s=240
         )
         return code, json.loads(output) if output else None, errors
 
@@ -117,7 +117,7 @@ async def subscribe(gateway, listener, client_id, topic_filter, count=1):
             "-q",
             "1",
             "-W",
-            "20",
+            "120",
         ),
         *("-C", str(count), "-t", topic_filter, *map(str, gateway.at(listener))),
         stdout=asyncio.subprocess.PIPE,
@@ -161,7 +161,7 @@ async def test_mosquitto_sub_hears_what_mosquitto_pub_has_asked_for(gateway, lis
 )
 async def test_mosquitto_sub_is_refused_what_is_not_its_own(gateway, topic_filter):
     _, output, errors = await run_tool(
-        *("mosquitto_sub", "-V", "mqttv311", "-i", "press-7", "-W", "5", "-t", topic_filter), *gateway.at("local")
+        *("mosquitto_sub", "-V", "mqttv311", "-i", "press-7", "-W", "60", "-t", topic_filter), *gateway.at("local")
     )
     assert "denied" in output + errors
 

@@ -4,6 +4,7 @@ import asyncio
 import json
 import shutil
 import socket
+import time
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from types import SimpleNamespace
@@ -227,7 +228,7 @@ async def open_site(tmp_path):
 
 
 async def ask(asking, topic="provisiond/v1/dev-1/req/register/r1", payload=b"{}", **options):
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await asking.publish(topic, payload, qos=1, **options)
         return await anext(asking.messages)
 
@@ -304,6 +305,7 @@ async def test_who_cannot_be_a_device_is_passed_over_and_counted(open_site, name
 async def test_a_flood_from_one_id_is_throttled_and_another_device_is_served_meanwhile(open_site):
     await open_site.admin.create_enrollment(individual("keyed-1"))
     fleet = Fleet(credentials={"keyed-1": SymmetricKeyCredential(key=PRIMARY_KEY)})
+    began_s = time.monotonic()
     async with client(open_site) as flooder:
         flooder.pending_calls_threshold = 1000
         await flooder.subscribe("provisiond/v1/flood/res/#", qos=1)
@@ -315,16 +317,17 @@ async def test_a_flood_from_one_id_is_throttled_and_another_device_is_served_mea
         replies = [json.loads((await anext(flooder.messages)).payload) for _ in range(500)]
     assert served.result().assigned_hub == "gateway.local"
     throttled = [reply for reply in replies if reply["status"] == 429]
-    assert len(throttled) >= 350
+    let_in_max = 150 + 2 * (time.monotonic() - began_s)  # 120 at once, and as many a minute
+    assert len(throttled) >= 500 - let_in_max
     assert all(reply["retryAfter"] >= 1 for reply in throttled)
     rows = await open_site.daemon._store.list_audit(limit=1000, registration_key="flood")
-    assert len(rows) <= 150
+    assert len(rows) <= let_in_max
 
 
 # --- a broker that goes away -----------------------------------------------------------------------------------------
 
 
-async def until(condition, deadline_s=20):
+async def until(condition, deadline_s=60):
     async with asyncio.timeout(deadline_s):
         while not condition():  # noqa: ASYNC110 - what happens between two programs has no event to wait for
             await asyncio.sleep(0.02)
@@ -390,7 +393,7 @@ async def test_the_status_says_stopped_when_the_service_ends_in_either_way(tmp_p
         await listener.subscribe("provisiond/v1/_status", qos=1)
 
         async def next_running():
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 return json.loads((await anext(listener.messages)).payload)["running"]
 
         async with run_behind(tmp_path, broker):

@@ -8,6 +8,7 @@ from provisiond.broker.offences import Reason
 from provisiond.model import Message
 from tests.broker import wire
 from tests.broker.wire import CONNACK, DPS_FILTER, PINGRESP, PUBACK, PUBLISH, SUBACK, UNSUBACK
+from tests.passing_time import pass_time
 
 
 async def receive_kinds(client, count):
@@ -136,12 +137,14 @@ async def test_requests_are_served_one_by_one_in_order_and_a_ping_waits_its_turn
 
 
 async def test_a_slow_request_does_not_run_into_the_keep_alive(make_edge):
-    async with make_edge(keep_alive_ceiling_s=0.1) as edge, edge.client() as client:
+    async with make_edge(keep_alive_ceiling_s=1000, provisioning_idle_s=10_000) as edge, edge.client() as client:
         edge.gatekeeper.handle_gate = asyncio.Event()
         assert await client.connect() == 0
         client.send(wire.publish())
+        await edge.gatekeeper.until(lambda: edge.gatekeeper.messages)
+        pass_time(5000)
         with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.5):
+            async with asyncio.timeout(0.2):
                 await client.closed()
         edge.gatekeeper.handle_gate.set()
         assert await receive_kinds(client, 2) == [PUBACK, PUBLISH]

@@ -50,7 +50,7 @@ async def test_an_awaited_message_is_delivered_when_it_is_acknowledged(edge):
     async with edge.client() as client:
         connection_id = await connect_device(edge, client)
         await subscribe(client, DEVICEBOUND)
-        delivery = asyncio.create_task(edge.broker.deliver(connection_id, CLOUD_MESSAGE, deadline_s=5))
+        delivery = asyncio.create_task(edge.broker.deliver(connection_id, CLOUD_MESSAGE, deadline_s=60))
         received = await client.receive()
         assert not delivery.done()
         client.send(wire.puback(received.packet_id))
@@ -62,18 +62,18 @@ async def test_an_awaited_message_is_not_delivered_when_the_connection_ends_or_t
         connection_id = await connect_device(edge, client)
         await subscribe(client, DEVICEBOUND)
         assert not await edge.broker.deliver(connection_id, CLOUD_MESSAGE, deadline_s=0.01)
-        delivery = asyncio.create_task(edge.broker.deliver(connection_id, CLOUD_MESSAGE, deadline_s=5))
+        delivery = asyncio.create_task(edge.broker.deliver(connection_id, CLOUD_MESSAGE, deadline_s=60))
         await client.receive()
         client.send(wire.DISCONNECT)
         assert not await delivery
-        assert not await edge.broker.deliver(connection_id, CLOUD_MESSAGE, deadline_s=5)
+        assert not await edge.broker.deliver(connection_id, CLOUD_MESSAGE, deadline_s=60)
 
 
 async def test_an_awaited_message_at_qos_0_is_delivered_when_it_is_written(edge):
     async with edge.client() as client:
         connection_id = await connect_device(edge, client)
         await subscribe(client, DEVICEBOUND, qos=0)
-        assert await edge.broker.deliver(connection_id, CLOUD_MESSAGE, deadline_s=5)
+        assert await edge.broker.deliver(connection_id, CLOUD_MESSAGE, deadline_s=60)
         assert (await client.receive()).qos == 0
 
 

@@ -59,7 +59,7 @@ async def pair():
     protocol = Recorder()
     transport = SocketTransport(ours, protocol)
     with theirs:
-        theirs.settimeout(5)
+        theirs.settimeout(60)
         yield protocol, transport, theirs
         transport.abort()
         await protocol.lost

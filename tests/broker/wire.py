@@ -11,7 +11,7 @@ PINGREQ = b"\xc0\x00"
 DISCONNECT = b"\xe0\x00"
 DPS_FILTER = "$dps/registrations/res/#"
 REGISTER = "$dps/registrations/PUT/iotdps-register/?$rid=1"
-DEADLINE_S = 10
+DEADLINE_S = 60
 
 
 class Packet(NamedTuple):

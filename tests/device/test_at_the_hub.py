@@ -27,7 +27,7 @@ async def site(tmp_path):
 async def at_the_hub(site, device_id, credential):
     """The device's connection to the hub, which is the daemon itself."""
     async with open_hub_session(
-        site.service.endpoint, host="gateway.local", device_id=device_id, credential=credential, deadline_s=5
+        site.service.endpoint, host="gateway.local", device_id=device_id, credential=credential, deadline_s=60
     ) as session:
         yield HubConnection(session, device_id, site.service.patience)
 
@@ -81,11 +81,11 @@ async def test_an_operator_who_disables_an_enrollment_ends_the_session(site):
     credential = SymmetricKeyCredential(key=PRIMARY_KEY)
     await site.register("dev-1", credential)
     async with open_hub_session(
-        site.service.endpoint, host="gateway.local", device_id="dev-1", credential=credential, deadline_s=5
+        site.service.endpoint, host="gateway.local", device_id="dev-1", credential=credential, deadline_s=60
     ) as session:
         await site.admin.set_provisioning_status(EnrollmentKind.INDIVIDUAL, "dev-1", ProvisioningStatus.DISABLED)
         with pytest.raises(ConnectionLost):
-            await session.receive(deadline_s=5)
+            await session.receive(deadline_s=60)
     with pytest.raises(Refused):
         async with at_the_hub(site, "dev-1", credential):
             pass

@@ -35,7 +35,7 @@ async def test_the_example_registers_a_device(tmp_path):
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(120):
             output, errors = await process.communicate()
     assert output.decode() == "gateway.local press-7\n", errors.decode()
 

@@ -7,7 +7,7 @@ from provisiond.device.simulator import FleetOutcome, FleetReport, Service, Simu
 from tests.device.service import ASSIGNED, SILENCE, assigned, error, run_service
 
 KEY = SymmetricKeyCredential(key=b"k" * 32)
-QUICK = Patience(connect_s=5, request_s=5, total_s=10, poll_s=0, backoff_s=0, jitter=0)
+QUICK = Patience(connect_s=60, request_s=60, total_s=120, poll_s=0, backoff_s=0, jitter=0)
 
 
 def service_at(scripted, patience=QUICK):
@@ -45,7 +45,7 @@ async def test_every_device_of_a_fleet_is_assigned_once():
 
 async def test_failures_are_counted_by_kind_and_reason_and_stop_nobody():
     async with run_service(error(401002), error(401002), SILENCE, ASSIGNED) as scripted:
-        patience = Patience(request_s=0.1, total_s=0.3, backoff_s=5)
+        patience = Patience(request_s=5, total_s=3)
         report = await run_fleet(devices(5), service_at(scripted, patience), concurrency=1)
     assert report.outcomes == {FleetOutcome.REFUSED: 2, FleetOutcome.FAILED: 1, FleetOutcome.ASSIGNED: 2}
     assert report.reasons[0] == ("the service refused the registration (401): Unauthorized", 2)

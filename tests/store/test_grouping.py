@@ -5,7 +5,9 @@ import asyncio
 import pytest
 
 from provisiond.errors import StoreUnavailable, VersionConflict
+from provisiond.store import grouping
 from provisiond.store.grouping import GroupedCalls
+from tests.passing_time import pass_time
 
 
 class Groups:
@@ -38,7 +40,7 @@ def explain(error):
 
 @pytest.fixture
 async def calls(groups):
-    return GroupedCalls(groups.start, explain, group_max=3, waiting_max=4, room_timeout_s=0.05)
+    return GroupedCalls(groups.start, explain, group_max=3, waiting_max=4, room_timeout_s=3600)
 
 
 async def begin(calls, *items):
@@ -146,8 +148,10 @@ async def test_when_too_many_wait_for_too_long_the_next_is_refused(calls, groups
     tasks = await begin(calls, 0)
     _, done = await groups.next()
     tasks += await begin(calls, 1, 2, 3, 4)
+    (late,) = await begin(calls, 5)
+    pass_time(3601)
     with pytest.raises(StoreUnavailable, match="4 requests have waited"):
-        await calls.call(5)
+        await late
     done.set_result(["0"])
     _, done = await groups.next()
     done.set_result(["1", "2", "3"])
@@ -184,28 +188,28 @@ async def test_statistics_count_groups_and_items(calls, groups):
     assert (calls.statistics.groups, calls.statistics.items, calls.statistics.largest) == (1, 2, 2)
 
 
-async def test_a_crowd_gathers_before_its_next_group_begins(groups):
-    calls = GroupedCalls(groups.start, explain, rest_s=0.05)
-    began_at = asyncio.get_running_loop().time()
+async def test_a_crowd_gathers_before_its_next_group_begins(groups, monkeypatch):
+    monkeypatch.setattr(grouping, "CROWD_S", 7200)
+    calls = GroupedCalls(groups.start, explain, rest_s=3600)
     first = await begin(calls, 1, 2, 3, 4)
     _, done = await groups.next()
     done.set_result(["a", "b", "c", "d"])
     await asyncio.gather(*first)
     tasks = await begin(calls, 5)
-    await asyncio.sleep(0.01)
     tasks += await begin(calls, 6)
+    assert len(groups.started) == 1
+    pass_time(3600)
     items, done = await groups.next()
     done.set_result(["e", "f"])
     assert await asyncio.gather(*tasks) == ["e", "f"]
     assert items == [5, 6]
-    assert asyncio.get_running_loop().time() - began_at >= 0.05
 
 
 async def test_a_few_callers_never_wait_for_company(groups):
     calls = GroupedCalls(groups.start, explain, rest_s=3600)
     for item in range(5):
         (first,) = await begin(calls, item)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             _, done = await groups.next()
             (second,) = await begin(calls, "other")
             done.set_result([item])
