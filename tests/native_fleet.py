@@ -11,7 +11,7 @@ from tests.certificates import make_ca, make_leaf
 from tests.enrollment_factory import PRIMARY_KEY, certificates, group, individual
 from tests.running_service import ID_SCOPE
 
-QUICK = Patience(connect_s=10, request_s=10, total_s=30, poll_s=0.1, backoff_s=0.1, jitter=0.1)
+QUICK = Patience(connect_s=60, request_s=60, total_s=120, poll_s=0.1, backoff_s=0.1, jitter=0.1)
 GROUP_KEY = b"g" * 64
 
 

@@ -13,7 +13,8 @@ import tomlkit
 
 from provisiond.errors import ConfigurationError
 from provisiond.settings import load_settings
-from tests.abuse.site import Site, case
+from tests.abuse.site import Site, Stranger, case
+from tests.broker.wire import PINGREQ
 
 CONFIGURATION_EXIT_CODE = 78
 PLACE = re.compile(r"\.toml:\d+: ")
@@ -137,7 +138,7 @@ async def reload_at_the_limit(site: Site) -> str:
         resource.prlimit(site.pid, resource.RLIMIT_NOFILE, (3, hard))
         try:
             site.daemon.process.send_signal(signal.SIGHUP)
-            said = await _new_line(site, lines)
+            said = await _new_line(site, lines, beside=device)
             status, _ = await device.register()
         finally:
             resource.prlimit(site.pid, resource.RLIMIT_NOFILE, (soft, hard))
@@ -149,11 +150,14 @@ async def reload_at_the_limit(site: Site) -> str:
     return "the old configuration stays in force; reloaded once files are free again"
 
 
-async def _new_line(site: Site, after: int) -> str:
+async def _new_line(site: Site, after: int, *, beside: Stranger | None = None) -> str:
+    """What is said of the reload; a device that waits meanwhile pings, as devices do."""
     began_at = time.monotonic()
-    while time.monotonic() - began_at < 10:
+    while time.monotonic() - began_at < 60:
         for line in site.daemon.text_log.splitlines()[after:]:
             if "reload" in line:
                 return line
+        if beside is not None:
+            beside.send(PINGREQ)
         await asyncio.sleep(0.05)
     raise AssertionError("nothing was said of the reload")

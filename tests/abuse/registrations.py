@@ -65,7 +65,7 @@ def _at_hub(site: Site, state: dict[str, Any]) -> Any:
 
 async def _until_told(device: Stranger) -> str | int:
     """Register until it is not assigned any more: the status or the error that it hears then."""
-    async with asyncio.timeout(CUT_S + 20):
+    async with asyncio.timeout(CUT_S + 120):
         while True:
             _, answer = await device.register()
             if answer.get("status") != "assigned":

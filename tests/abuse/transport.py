@@ -116,9 +116,11 @@ async def crowd(site: Site) -> str:
     sockets = [socket.socket() for _ in range((5 if site.large else 2) * cap)]
     try:
         await asyncio.to_thread(_connect_all, sockets, site.plain)
-        await asyncio.sleep(min(0.5, site.connect_s / 4))
-        refused = sum(map(_is_reset, sockets))
-        assert refused >= len(sockets) - cap, f"{len(sockets) - refused} of one address are in"
+        refused = 0
+        async with asyncio.timeout(60):
+            while refused < len(sockets) - cap:
+                await asyncio.sleep(0.1)  # the daemon comes to them in its turn
+                refused = sum(map(_is_reset, sockets))
         async with site.device("newcomer", address="127.0.0.10") as device:
             status, _ = await device.register()
     finally:
@@ -149,7 +151,7 @@ def _is_reset(one: socket.socket) -> bool:
 async def resets(site: Site) -> str:
     before, count = site.files, 5000 if site.large else 500
     await asyncio.to_thread(_storm, site.plain, count)
-    async with asyncio.timeout(site.connect_s + 10):
+    async with asyncio.timeout(site.connect_s + 60):
         while site.files > before + 5:  # noqa: ASYNC110 - the files are another process's
             await asyncio.sleep(0.05)
     return f"{count} connections, no file left open"

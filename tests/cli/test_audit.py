@@ -180,10 +180,10 @@ def test_who_reads_an_export_may_have_seen_enough_and_a_full_disk_is_not_the_dat
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         process.stdout.readline()
         process.stdout.close()
-        assert process.wait(timeout=20) == 0
+        assert process.wait(timeout=120) == 0
         assert b"error" not in process.stderr.read()
     with Path("/dev/full").open("wb") as full:
-        ended = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, timeout=20, check=False)
+        ended = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, timeout=120, check=False)
     assert ended.returncode == 1 and b"error: No space left on device" in ended.stderr
 
 

@@ -21,7 +21,7 @@ ROWS = 2500
 def import_in_a_process(gateway, *arguments, preexec=None):
     command = [sys.executable, "-m", "provisiond", "-c", gateway.config, "enrollment", "import", *arguments]
     done = subprocess.run(
-        [str(word) for word in command], capture_output=True, text=True, timeout=60, check=False, preexec_fn=preexec
+        [str(word) for word in command], capture_output=True, text=True, timeout=240, check=False, preexec_fn=preexec
     )
     assert "Traceback" not in done.stderr
     return done

@@ -138,7 +138,7 @@ def provisiond(*arguments, **options):
 
 def test_a_process_prints_data_on_stdout_and_the_rest_on_stderr(gateway):
     with provisiond("-c", gateway.config, "enrollment", "create", "a", "--attestation-type", "symmetrickey") as process:
-        stdout, stderr = process.communicate(timeout=30)
+        stdout, stderr = process.communicate(timeout=120)
     assert process.returncode == 0, stderr
     assert json.loads(stdout)["registrationId"] == "a"
     assert "next: " in stderr
@@ -149,7 +149,7 @@ def test_a_reader_that_has_seen_enough_is_no_error():
     with provisiond("config", "schema") as process:
         process.stdout.close()
         stderr = process.stderr.read()
-        assert process.wait(timeout=30) == 0, stderr
+        assert process.wait(timeout=120) == 0, stderr
     assert stderr == ""
 
 

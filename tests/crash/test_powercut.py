@@ -20,7 +20,7 @@ if MAY_CUT:  # not a skip: where it is impossible, `scripts/powercut` says so
             [*command, "--cycles", "1", "--no-control"],
             capture_output=True,
             text=True,
-            timeout=100,
+            timeout=280,
             check=False,
             env=os.environ | {"PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin"},
         )

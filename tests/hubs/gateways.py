@@ -10,7 +10,7 @@ from provisiond.device.credentials import SymmetricKeyCredential
 from provisiond.device.mqtt import Endpoint
 from tests.system.daemon import ID_SCOPE, Daemon, Service
 
-PATIENCE = Patience(connect_s=10, request_s=10, total_s=40, poll_s=0.2, jitter=0)
+PATIENCE = Patience(connect_s=60, request_s=60, total_s=120, poll_s=0.2, jitter=0)
 
 
 class Gateway:
@@ -34,10 +34,13 @@ class Gateway:
         return await self.command("registration", "show", registration_id)
 
     async def until_assigned(self, registration_id):
-        async with asyncio.timeout(40):
+        return await self.until_status(registration_id, "assigned")
+
+    async def until_status(self, registration_id, status):
+        async with asyncio.timeout(120):
             while True:
                 found = await self.registration(registration_id)
-                if found["status"] == "assigned":
+                if found["status"] == status:
                     return found
                 await asyncio.sleep(0.2)  # another process writes it: nobody tells
 

@@ -5,12 +5,12 @@ The hub is a webhook in this process: it kills the daemon (SIGKILL) at the step 
 
 import asyncio
 import contextlib
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import pytest
 
 from provisiond.device.errors import DeviceError
-from tests.hubs.gateways import PATIENCE, Gateway, events, register, write_secret
+from tests.hubs.gateways import Gateway, events, register, write_secret
 from tests.hubs.services import json_answer, run_service
 from tests.noticing import Noticing
 
@@ -26,8 +26,6 @@ class FatalHub(Noticing):
     daemon: object = None
     devices: list = field(default_factory=list)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
-
-    DEADLINE_S = 30
 
     async def answer(self, request):
         event = request.headers["x-provisiond-event"]
@@ -72,13 +70,19 @@ async def make_gateway(tmp_path, *services):
 
 
 async def killed(daemon):
-    await asyncio.to_thread(daemon.process.wait, 30)
+    await asyncio.to_thread(daemon.process.wait, 120)
 
 
-async def ask(daemon):
-    """Register, and be cut off when the daemon dies."""
-    with contextlib.suppress(DeviceError):
-        await register(daemon, "pump", KEY, patience=replace(PATIENCE, total_s=2))
+@contextlib.asynccontextmanager
+async def asking(daemon):
+    """A device that registers meanwhile, and is cut off when the daemon dies."""
+    task = asyncio.create_task(register(daemon, "pump", KEY))
+    try:
+        yield
+    finally:
+        task.cancel()
+        with contextlib.suppress(DeviceError, asyncio.CancelledError):
+            await task
 
 
 @pytest.mark.parametrize("step", STEPS)
@@ -88,9 +92,8 @@ async def test_a_daemon_that_is_killed_at_a_step_is_followed_by_one_that_goes_on
         hub.step = step
         async with gateway.running() as daemon:
             hub.daemon = daemon
-            asking = asyncio.create_task(ask(daemon))
-            await killed(daemon)
-            await asking
+            async with asking(daemon):
+                await killed(daemon)
         async with gateway.running() as daemon:
             await register(daemon, "pump", KEY)
             assert (await gateway.registration("pump"))["assignedHub"] == "a.example"
@@ -100,12 +103,10 @@ async def test_a_daemon_that_is_killed_at_a_step_is_followed_by_one_that_goes_on
 async def test_a_daemon_that_is_killed_after_the_answer_has_the_device_once(tmp_path, hub):
     async with run_service(hub.answer) as service:
         gateway = await make_gateway(tmp_path, service)
-        async with gateway.running() as daemon:
-            asking = asyncio.create_task(ask(daemon))
+        async with gateway.running() as daemon, asking(daemon):
             await hub.until(lambda: hub.devices == ["pump"])
             daemon.process.kill()  # its answer is on the way; whether it was written down, nobody knows
             await killed(daemon)
-            await asking
         async with gateway.running() as daemon:
             await gateway.until_assigned("pump")
         assert set(hub.devices) == {"pump"}
@@ -125,9 +126,8 @@ async def test_a_device_that_moves_while_the_daemon_is_killed_ends_on_one_hub(tm
         there.step = STEPS[1]
         async with gateway.running() as daemon:
             there.daemon = daemon
-            asking = asyncio.create_task(ask(daemon))
-            await killed(daemon)
-            await asking
+            async with asking(daemon):
+                await killed(daemon)
         async with gateway.running() as daemon:
             await register(daemon, "pump", KEY)
             await here.until(lambda: here.devices == [])

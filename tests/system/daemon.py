@@ -17,9 +17,9 @@ from typing import Any, Self
 import tomlkit
 
 ID_SCOPE = "0ne0TEST001"
-COMMAND_TIMEOUT_S = 90  # no bound on what is tested: machines that run tests may be busy
-READY_TIMEOUT_S = 60
-STOP_TIMEOUT_S = 10
+COMMAND_TIMEOUT_S = 120  # no bound on what is tested: machines that run tests may be busy
+READY_TIMEOUT_S = 120
+STOP_TIMEOUT_S = 60
 FOLLOW_S = 0.02
 _PROVISIOND = (sys.executable, "-m", "provisiond")
 _ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("PROVISIOND_")}

@@ -25,7 +25,7 @@ REGISTER_PYTHON = Path(__file__).parent / "python_sdk" / "register.py"
 REGISTER_NODE = Path(__file__).parent / "node" / "register.js"
 HUB_PYTHON = Path(__file__).parent / "python_sdk" / "hub.py"
 HUB_NODE = Path(__file__).parent / "node" / "hub.js"
-DRIVER_TIMEOUT_S = 45  # the SDKs give one request 30 s
+DRIVER_TIMEOUT_S = 120  # the SDKs give one request 30 s
 
 
 def install_python_sdk() -> Path:
@@ -91,7 +91,7 @@ class HubDevice:
     def __exit__(self, *_: object) -> None:
         self._process.stdin.close()
         try:
-            self._process.wait(timeout=5)
+            self._process.wait(timeout=30)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()

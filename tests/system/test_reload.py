@@ -11,7 +11,7 @@ import pytest
 
 from tests.system.daemon import Daemon, Service, run_daemon
 
-IN_TIME_S = 15
+IN_TIME_S = 60
 
 SENSOR = '\n[[enrollments]]\nregistration_id = "sensor-7"\nattestation_type = "symmetricKey"\n'
 

@@ -28,7 +28,7 @@ class Consumer:
         self._process = subprocess.Popen(
             [
                 *("mosquitto_sub", "-h", "localhost", "-p", str(port), "--cafile", daemon.service.ca_file),
-                *("-u", "operator", "-P", token, "-q", "1", "-F", "%j", "-W", "40"),
+                *("-u", "operator", "-P", token, "-q", "1", "-F", "%j", "-W", "280"),
                 *("-t", "devices/+/messages/events/#", "-t", "provisiond/v1/_status"),
             ],
             stdout=subprocess.PIPE,

@@ -22,7 +22,7 @@ DEVICES = 120
 AT_ONCE = 30
 ASSIGNED_BEFORE_THE_KILL = 40
 HUBS = ("hub-a", "hub-b", "hub-c")
-PATIENCE = Patience(connect_s=20, request_s=2, total_s=60, poll_s=0.2, backoff_s=0.2, jitter=0.5)
+PATIENCE = Patience(connect_s=60, request_s=2, total_s=120, poll_s=0.2, backoff_s=0.2, jitter=0.5)
 
 
 def make_service(directory: Path, url: str) -> tuple[Service, bytes]:
@@ -83,17 +83,17 @@ async def test_kill_9_of_one_of_two_daemons_leaves_every_device_assigned_once(tm
                     killed.process.kill()
 
             heard = await register_all(key, broker.port, on_assigned=kill)
-            assert await asyncio.to_thread(killed.process.wait, 10) == -9
+            assert await asyncio.to_thread(killed.process.wait, 60) == -9
             assert heard.keys() == {f"device-{number}" for number in range(DEVICES)}
             assert count_answers(killed) > 0
             assert count_answers(survivor) > 0
             assert await register_all(key, broker.port) == heard
             rows = await asyncio.to_thread(service.command, "registration", "list", "-o", "json", "--top", 2 * DEVICES)
-            said = [
-                json.loads((await anext(operator.messages)).payload)["running"] for _ in range(len(operator.messages))
-            ]
+            # The one that died says so by its last will; the one that runs puts it right.
+            said: list[bool] = []
+            async with asyncio.timeout(60):
+                while said[-2:] != [False, True]:
+                    said.append(json.loads((await anext(operator.messages)).payload)["running"])
     assert {row["registrationId"]: row["assignedHub"] for row in rows} == heard
     assert len(rows) == DEVICES
     assert {row["substatus"] for row in rows} == {"initialAssignment"}
-    # The one that died said so by its last will; the one that runs put it right.
-    assert said[-2:] == [False, True], said

@@ -17,7 +17,7 @@ from tests.bench.devices import Device, make_symmetric_key_device
 from tests.system.daemon import ID_SCOPE, STOP_TIMEOUT_S, Daemon, Service
 from tests.system.test_crash import expect
 
-IN_TIME_S = 15
+IN_TIME_S = 60
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from provisiond.model import Message
 from provisiond.protocols import dps_client
 from tests.running_service import ID_SCOPE
 
-DEADLINE_S = 20
+DEADLINE_S = 120
 
 
 def encode(octets):
