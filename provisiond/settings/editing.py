@@ -10,6 +10,7 @@ from tomlkit.exceptions import TOMLKitError
 
 from provisiond.errors import AlreadyExists, ConfigurationError, RecordNotFound
 from provisiond.settings.loading import load_settings
+from provisiond.settings.location import lines_of
 from provisiond.settings.schema import Settings
 from provisiond.settings.sources import LAST_LINE
 
@@ -59,7 +60,7 @@ def remove_hub(file: Path, name: str) -> Settings:
 
 def _edit(file: Path, change: Callable[[list[dict[str, Any]]], Sequence[dict[str, Any]]]) -> Settings:
     try:
-        text = file.read_text(encoding="utf-8")
+        text = file.read_text(encoding="utf-8-sig")
         document: Any = tomlkit.parse(text)
     except (OSError, ValueError, TOMLKitError) as error:
         raise ConfigurationError(f"{file}: {error}") from error
@@ -91,8 +92,8 @@ def _apply(document: Any, current: Any, after: Sequence[Mapping[str, Any]]) -> N
 
 def _replace(file: Path, text: str) -> Settings:
     """Put a new text in the place of the old one, if it can be loaded."""
-    if LAST_LINE in text.splitlines():
-        lines = [line for line in text.splitlines() if line != LAST_LINE]
+    if LAST_LINE in lines_of(text):
+        lines = [line for line in lines_of(text) if line != LAST_LINE]
         text = "\n".join([*lines, "", LAST_LINE, ""]) if lines and lines[-1] else "\n".join([*lines, LAST_LINE, ""])
     part = file.with_name(f".{file.name}.{os.getpid()}.part")
     try:

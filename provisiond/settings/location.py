@@ -6,6 +6,12 @@ from typing import Final
 KeyPath = tuple[str | int, ...]
 """Keys from the top, with indexes where tables repeat: `("broker", "listeners", 0, "bind")`."""
 
+
+def lines_of(text: str) -> list[str]:
+    """The lines as TOML has them; `str.splitlines` ends them at marks that a comment may hold as well."""
+    return [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")] if text else []
+
+
 _HEADER: Final = re.compile(r"\s*(\[\[?)\s*([^\[\]]+?)\s*\]\]?\s*(?:#.*)?")
 _KEY: Final = re.compile(
     r"""\s*((?:[A-Za-z0-9_-]+|"[^"]*"|'[^']*')(?:\s*\.\s*(?:[A-Za-z0-9_-]+|"[^"]*"|'[^']*'))*)\s*="""
@@ -29,7 +35,7 @@ def _index_lines(text: str) -> dict[KeyPath, int]:
     lines: dict[KeyPath, int] = {}
     counts: dict[KeyPath, int] = {}
     table: KeyPath = ()
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(lines_of(text), start=1):
         if header := _HEADER.fullmatch(line):
             table = _open_table(_split(header[2]), counts, repeats=header[1] == "[[")
             for length in range(1, len(table) + 1):

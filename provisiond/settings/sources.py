@@ -6,11 +6,12 @@ import re
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, Final
 
 from provisiond.errors import ConfigurationError
-from provisiond.settings.location import KeyPath, find_line
+from provisiond.settings.location import KeyPath, find_line, lines_of
 from provisiond.settings.problems import did_you_mean
 
 ENVIRONMENT_PREFIX: Final = "PROVISIOND_"
@@ -27,6 +28,8 @@ FIRST_LINE: Final = (
     '# Configuration of provisiond. A file with this line is complete only with its "end of configuration".'
 )
 LAST_LINE: Final = "# end of configuration"
+# `[::1]:9109` begins like a list of JSON.
+_IPV6_ADDRESS: Final = re.compile(r"\[[0-9A-Fa-f]*:[0-9A-Fa-f:.]*(?:%[\w.-]+)?\]", re.ASCII)
 _LINE_OF_ERROR: Final = re.compile(r"\(at line (\d+), column \d+\)")
 
 
@@ -127,7 +130,9 @@ def read_credentials(environment: Mapping[str, str], sections: set[str]) -> Laye
 
 
 def _variable(path: KeyPath) -> str:
-    return ENVIRONMENT_PREFIX + "__".join(str(part).upper() for part in path if not isinstance(part, int))
+    """A variable ends where a list begins: the list is its value."""
+    keys = takewhile(lambda part: isinstance(part, str), path)
+    return ENVIRONMENT_PREFIX + "__".join(str(key).upper() for key in keys)
 
 
 def _read_text(file: Path, limit_bytes: int = _FILE_LIMIT_BYTES) -> str:
@@ -139,14 +144,14 @@ def _read_text(file: Path, limit_bytes: int = _FILE_LIMIT_BYTES) -> str:
     if len(data) > limit_bytes:
         raise ConfigurationError(f"{file}: larger than {limit_bytes} bytes; this is not a configuration")
     try:
-        return data.decode("utf-8")
+        return data.decode("utf-8-sig")  # Windows editors begin a text with a byte order mark
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise ConfigurationError(f"{file}:{line}: not UTF-8 text") from error
 
 
 def _refuse_cut_short(file: Path, text: str) -> None:
-    lines = text.splitlines()
+    lines = lines_of(text)
     if FIRST_LINE in lines and LAST_LINE not in lines:
         raise ConfigurationError(
             f'{file}:{len(lines)}: the file was cut short: its last line should be "{LAST_LINE}"; '
@@ -158,7 +163,7 @@ def _describe_syntax_error(error: Exception, text: str) -> str:
     """What stands behind the name of the file; its line first, as with every other mistake."""
     if isinstance(error, RecursionError):
         return ": nested too deeply"
-    last_line = len(text.splitlines())
+    last_line = len(lines_of(text))
     found = _LINE_OF_ERROR.search(str(error))
     what = str(error).replace("at end of document", f"at line {last_line}, the end of the file; was it cut short?")
     return f":{found[1] if found else last_line}: not TOML: {what}"
@@ -171,7 +176,7 @@ def _check_version(file: Path, values: Mapping[str, Any]) -> None:
 
 
 def _read_value(text: str, place: str) -> Any:
-    if text[:1] not in ("[", "{"):
+    if text[:1] not in ("[", "{") or _IPV6_ADDRESS.match(text):
         return text
     try:
         return json.loads(text)

@@ -14,6 +14,7 @@ from provisiond.settings.addresses import check_host, check_host_and_port, parse
         ("localhost:1", "localhost", 1, True),
         ("0.0.0.0:8883", "0.0.0.0", 8883, False),
         ("[::]:8883", "::", 8883, False),
+        ("[fe80::1%eth0.7]:8883", "fe80::1%eth0.7", 8883, False),
         ("gateway.local:8883", "gateway.local", 8883, False),
         ("localhost.example:1", "localhost.example", 1, False),
     ],

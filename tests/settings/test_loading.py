@@ -115,6 +115,12 @@ def test_lists_and_tables_in_the_environment_are_json():
         load_settings(environment={"PROVISIOND_ATTESTATION__ALLOWED": "[x509"})
 
 
+def test_an_ipv6_address_in_the_environment_is_no_list():
+    environment = {"PROVISIOND_METRICS__BIND": "[::1]:9109", "PROVISIOND_CRL__BIND": "[fe80::1%eth0]:80"}
+    settings = load_settings(environment=environment).settings
+    assert (settings.metrics.bind, settings.crl.bind) == ("[::1]:9109", "[fe80::1%eth0]:80")
+
+
 def test_relative_paths_are_relative_to_the_file(write, tmp_path):
     settings = load_settings(
         write(
@@ -149,6 +155,13 @@ def test_a_file_of_one_key_is_a_configuration_whether_or_not_its_last_line_ends(
     for end in ("\n", ""):
         settings = load_settings(write(f'[service]\nid_scope = "0ne0ONE"{end}'), environment={}).settings
         assert (settings.config_version, settings.service.id_scope) == (1, "0ne0ONE")
+
+
+def test_a_file_of_a_windows_editor_is_read(write):
+    text = render_example().replace("\n", "\r\n")
+    assert load_settings(write(b"\xef\xbb\xbf" + text.encode()), environment={}).settings == Settings()
+    with pytest.raises(ConfigurationError, match="cut short"):
+        load_settings(write(b"\xef\xbb\xbf" + text[: text.index("[crl]")].encode()), environment={})
 
 
 def test_a_file_of_a_later_version_is_refused(refusal):
@@ -253,6 +266,12 @@ def test_a_mistake_in_the_environment_names_the_variable():
         ConfigurationError, match=r"environment PROVISIOND_SERVCE__X: there is no \[servce\]; did you mean"
     ):
         load_settings(environment={"PROVISIOND_SERVCE__X": "1"})
+
+
+def test_a_mistake_inside_a_list_of_the_environment_names_the_variable_that_holds_the_list():
+    hubs = '[{"name": "a", "host": "a.local"}, {"name": "b", "host": "b.local", "weight": 0}]'
+    with pytest.raises(ConfigurationError, match=r"environment PROVISIOND_HUBS: hubs\[1\]\.weight = 0"):
+        load_settings(environment={"PROVISIOND_HUBS": hubs})
 
 
 def test_every_mistake_is_told_at_once_up_to_ten(refusal):
