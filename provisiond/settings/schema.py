@@ -16,6 +16,7 @@ from provisiond.settings.attestation import Attestation
 from provisiond.settings.broker import Broker
 from provisiond.settings.enrollments import EnrollmentGroupSettings, EnrollmentSettings
 from provisiond.settings.hubs import HubSettings
+from provisiond.settings.problems import Misplaced
 from provisiond.settings.registration import RegistrationSettings
 from provisiond.settings.section import FilePath, Section
 from provisiond.settings.units import Seconds, duration_within
@@ -62,6 +63,8 @@ class Store(Section):
             raise ValueError(
                 f"{parts.scheme or 'no'} database is not supported; write sqlite:///FILE or sqlite:////DIR/FILE"
             )
+        if not url.isprintable() or set("?#") & set(url):
+            raise ValueError("neither ? nor # nor control characters belong in it: a database has no options")
         if parts.netloc or parts.path in ("", "/"):
             raise ValueError("write sqlite:///FILE, relative to state_dir, or sqlite:////DIR/FILE")
         return url
@@ -166,7 +169,7 @@ class Settings(Section):
     @model_validator(mode="after")
     def _check_hubs(self) -> Self:
         if not self.hubs:
-            raise ValueError("there must be at least one [[hubs]]")
+            raise Misplaced("there must be at least one [[hubs]]", ("hubs",))
         refuse_twins(("hubs",), "name", [hub.name for hub in self.hubs])
         refuse_twins(("hubs",), "host", [hub.host for hub in self.hubs])
         return self

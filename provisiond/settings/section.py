@@ -1,14 +1,23 @@
 """What every table of the configuration file has in common."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationInfo
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationInfo, field_validator
 
 
 def name_in_file(field_name: str) -> str:
     """A field that holds seconds or bytes says so in its name here; in the file the unit stands in the value."""
     return field_name.removesuffix("_bytes").removesuffix("_s")
+
+
+def _refuse_no_path(text: Any) -> Any:
+    # An empty one would be the directory of the file.
+    if text == "":
+        raise ValueError("the path is empty; leave the key out for its default")
+    if isinstance(text, str) and "\0" in text:
+        raise ValueError("a path holds no NUL")
+    return text
 
 
 def _absolute(path: Path, info: ValidationInfo) -> Path:
@@ -17,7 +26,7 @@ def _absolute(path: Path, info: ValidationInfo) -> Path:
     return path if path.is_absolute() or base is None else base / path
 
 
-FilePath = Annotated[Path, AfterValidator(_absolute)]
+FilePath = Annotated[Path, BeforeValidator(_refuse_no_path), AfterValidator(_absolute)]
 """A path; a relative one is relative to the directory of the configuration file."""
 
 
@@ -31,3 +40,15 @@ class Section(BaseModel):
         serialize_by_alias=True,
         allow_inf_nan=False,
     )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _refuse_truth_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
+        # Python takes true for 1: `max_connections = true` would let one device in.
+        if isinstance(value, bool) and _is_number(cls.model_fields[info.field_name or ""].annotation):
+            raise ValueError(f"{str(value).lower()} is not a number")
+        return value
+
+
+def _is_number(annotation: Any) -> bool:
+    return annotation is int or any(type(choice) is int for choice in get_args(annotation))

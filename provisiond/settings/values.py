@@ -25,7 +25,12 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 
 def with_key_beside_certificate(table: Any) -> Any:
     """A table as it was read; one that names a certificate and no key has the `.key` beside the certificate."""
-    if isinstance(table, dict) and isinstance(table.get("cert_file"), str) and "key_file" not in table:
+    if (
+        isinstance(table, dict)
+        and isinstance(table.get("cert_file"), str)
+        and table["cert_file"]
+        and "key_file" not in table
+    ):
         return {**table, "key_file": str(Path(table["cert_file"]).with_suffix(".key"))}
     return table
 

@@ -226,7 +226,17 @@ def test_the_example_cut_short_at_any_byte_is_refused(write):
             '[broker]\nlisteners = [{name = "a", bind = "127.0.0.1:1883"}, {name = "b", bind = "localhost:1883"}]\n',
             ': broker.listeners[0].bind: "127.0.0.1:1883" is taken by listener b, which has bind = "localhost:1883"',
         ),
-        ("hubs = []\n", "there must be at least one [[hubs]]"),
+        ("\nhubs = []\n", ":3: hubs: there must be at least one [[hubs]]"),
+        ('[service]\nstate_dir = ""\n', ":3: service.state_dir: the path is empty; leave the key out for its default"),
+        ('[ca]\ndir = "a\\u0000b"\n', ":3: ca.dir: a path holds no NUL"),
+        ('[attestation.x509]\ncrl_files = ["a.crl", ""]\n', ":3: attestation.x509.crl_files[1]: the path is empty"),
+        (
+            '[[broker.listeners]]\nname = "a"\nbind = "[::]:1"\ntls = true\ncert_file = ""\n',
+            ":6: broker.listeners[0].cert_file: the path is empty",
+        ),
+        ('[store]\nurl = "sqlite:////var/line#4/x.db"\n', ":3: store.url: neither ? nor # nor control characters"),
+        ("[broker.limits]\nmax_connections = true\n", ":3: broker.limits.max_connections: true is not a number"),
+        ('# one\u2028line\x85\n[log]\nlevel = "infos"\n', ":4: log.level = "),
         (
             '[[hubs]]\nname = "a"\nhost = "h1"\n[[hubs]]\nname = "A"\nhost = "h2"\n',
             ':6: hubs[1].name: two [[hubs]] have name = "A"; each needs its own',
