@@ -1,6 +1,7 @@
 """A full disk under a running daemon: nobody hears what was not written, and it goes on when there is room."""
 
 import asyncio
+from dataclasses import replace
 
 from provisiond.device import DeviceError, Patience
 from provisiond.device.credentials import SymmetricKeyCredential
@@ -39,15 +40,15 @@ async def assert_true(site, heard):
 async def test_on_a_full_disk_no_device_hears_assigned_that_is_not(tmp_path):
     with small_disk(tmp_path / "disk", "4m") as disk:
         async with run_site(disk) as site:
-            site.service = type(site.service)(
-                endpoint=site.service.endpoint, id_scope=site.service.id_scope, patience=Patience(total_s=3, jitter=0)
-            )
+            patient = site.service
             await site.admin.create_enrollment(group("line"))
             with no_room(disk):
+                site.service = replace(patient, patience=Patience(total_s=3, jitter=0))  # they hear nothing for so long
                 heard = await register_all(site)
                 assert len(heard) < len(DEVICES)
                 await assert_true(site, heard)
             assert not site.store.fatal.is_set()
+            site.service = patient
             assert await register_all(site) == set(DEVICES)
             await assert_true(site, set(DEVICES))
         async with run_site(disk) as again:

@@ -133,12 +133,16 @@ async def connect_from(
 ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     """A connection from one of the addresses of loopback."""
     raw = socket.socket()
-    raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    raw.bind((address, 0))
-    if receive_buffer is not None:
-        raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-    raw.setblocking(False)
-    await asyncio.get_running_loop().sock_connect(raw, to)
+    try:
+        raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        raw.bind((address, 0))
+        if receive_buffer is not None:
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        raw.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(raw, to)
+    except BaseException:
+        raw.close()
+        raise
     return await asyncio.open_connection(sock=raw, ssl=tls, server_hostname="localhost" if tls else None)
 
 

@@ -395,7 +395,7 @@ async def test_an_answer_to_a_method_has_a_limit_as_well(enrolled):
 
 async def test_a_method_waits_for_a_device_that_is_about_to_connect(enrolled):
     async with enrolled.operator() as operator_:
-        call = InvokeMethod(device_id="Dev-1", method_name="reboot", connect_timeout_in_seconds=10)
+        call = InvokeMethod(device_id="Dev-1", method_name="reboot", connect_timeout_in_seconds=60)
         asked = asyncio.create_task(operator_.request(call))
         async with dev_1(enrolled) as device:
             await device.subscribe(METHODS)
@@ -413,7 +413,7 @@ async def test_a_method_that_nobody_answers_says_why(enrolled):
             assert (await operator_.request(call))[1]["error"]["errorCode"] == 404103
             await device.subscribe(METHODS)
             assert (await operator_.request(call))[1]["error"]["errorCode"] == 504101
-            asked = asyncio.create_task(operator_.request(call))
+            asked = asyncio.create_task(operator_.request(call.model_copy(update={"response_timeout_in_seconds": 60})))
             for _ in range(2):
                 await device.next_message()
         assert (await asked)[1]["error"]["errorCode"] == 404103

