@@ -46,11 +46,13 @@ class Departures:
         await self._note_arrivals()
         embedded = [hub.name for hub in self._hubs.snapshot() if hub.type == EMBEDDED]
         now = self._clock.now()
+        let_go = set()  # whoever has moved and arrived since the last look was never among the departing
         for hub in embedded:
             for retirement in await self._store.list_retirements(hub, due_by=now, limit=_BATCH):
                 await self._store.finish_retirement(retirement, self._audit(retirement))
+                let_go.add(retirement.device_id.lower())
         before, self._departing = self._departing, await self._store.departing_devices(embedded)
-        return before - self._departing
+        return (before | let_go) - self._departing
 
     async def _note_arrivals(self) -> None:
         arrived, self._arrived = self._arrived, {}

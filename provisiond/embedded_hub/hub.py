@@ -205,7 +205,7 @@ class EmbeddedHub:
         return Session(
             connection=replace(connection, resumed=tuple(kept.items())),
             access=access,
-            judged_at=judged_at,
+            judged_at=judged_at if access.departing_from is None else _OUTDATED,  # it may have been let go of meanwhile
             since=now,
             last_seen_at=now,
             clean_session=clean_session,

@@ -100,6 +100,7 @@ def _replace(file: Path, text: str) -> Settings:
         mode = file.stat().st_mode & 0o777
         descriptor = os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, mode)
         with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+            os.fchmod(descriptor, mode)  # whatever the umask: the service has to read it still
             stream.write(text)
             stream.flush()
             os.fsync(stream.fileno())

@@ -1,5 +1,7 @@
 """`provisiond hub`, as an operator types it."""
 
+import os
+
 import pytest
 
 from provisiond.model import RegistrationStatus, Retirement
@@ -52,8 +54,12 @@ def test_adding_a_hub_keeps_the_files_comments_and_its_last_line(gateway):
 def test_adding_and_removing_leaves_the_configuration_as_it_was(gateway):
     before = gateway.config.read_text().split()
     mode = gateway.config.stat().st_mode
-    gateway("hub", "add", "other", "--host", "other.example")
-    gateway("hub", "remove", "other", "--yes")
+    previous = os.umask(0o077)
+    try:
+        gateway("hub", "add", "other", "--host", "other.example")
+        gateway("hub", "remove", "other", "--yes")
+    finally:
+        os.umask(previous)
     assert gateway.config.read_text().split() == before
     assert gateway.config.stat().st_mode == mode
 

@@ -145,6 +145,32 @@ async def test_a_device_that_has_moved_away_stays_until_it_was_seen_at_its_new_h
     assert ", seen there at " in record.reason
 
 
+@pytest.mark.parametrize("moves_first", [True, False])
+async def test_who_has_moved_and_arrived_between_two_looks_is_let_go_of_as_well(make_gateway, moves_first):
+    async with make_gateway(look_s=3600) as gateway:
+        await gateway.enroll(individual("Dev-1"))
+        if moves_first:
+            await move_away(gateway)
+        async with dev_1(gateway) as device:
+            if not moves_first:
+                await move_away(gateway)
+            await gateway.store.note_arrivals("mosquitto-7", ["dev-1"], datetime.now(UTC))
+            await gateway.hub._let_go_of_who_has_left()
+            await device.gone()
+
+
+async def test_who_was_let_go_of_while_it_was_let_in_is_looked_at_again(make_gateway):
+    async with make_gateway(look_s=3600) as gateway:
+        await gateway.enroll(individual("Dev-1"))
+        await move_away(gateway)
+        await gateway.hub._cut_whose_access_ended()  # what has changed so far is known
+        async with dev_1(gateway) as device:
+            for one in await gateway.store.departures_of("dev-1"):
+                await gateway.store.finish_retirement(one, make_audit())
+            await gateway.hub._cut_whose_access_ended()
+            await device.gone()
+
+
 async def test_a_session_from_before_the_move_ends_when_the_time_is_up(enrolled):
     async with dev_1(enrolled) as device:
         await move_away(enrolled, seconds=1)
