@@ -20,6 +20,12 @@ settings.register_profile(
 settings.load_profile("provisiond")
 
 
+# Nothing that somebody has set for his own terminal, files or network is to change what the tests see.
+PERSONAL = {"COLUMNS", "LINES", "TERMINAL_WIDTH", "FORCE_COLOR", "PY_COLORS", "NO_COLOR", "GITHUB_ACTIONS", "SUDO_USER"}
+for name in [name for name in os.environ if name in PERSONAL or name.lower().endswith("_proxy")]:
+    del os.environ[name]
+os.umask(0o022)
+
 # A shell ignores Ctrl-C for what it runs in the background, and so would every process that a test starts.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)

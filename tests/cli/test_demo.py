@@ -5,8 +5,8 @@ from typer.testing import CliRunner
 from provisiond.cli.main import app
 
 
-def test_the_demo_assigns_a_device_of_every_kind_and_cleans_up(tmp_path, monkeypatch):
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
+def test_the_demo_assigns_a_device_of_every_kind_and_cleans_up(socket_directory, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(socket_directory))
     monkeypatch.setattr("tempfile.tempdir", None)
     result = CliRunner().invoke(app, ["demo", "-o", "json"])
     assert result.exit_code == 0, result.output
@@ -19,4 +19,4 @@ def test_the_demo_assigns_a_device_of_every_kind_and_cleans_up(tmp_path, monkeyp
         ("symmetricKey", "group"),
         ("tpm", "individual"),
     }
-    assert not list(tmp_path.glob("provisiond-demo-*"))
+    assert not list(socket_directory.glob("provisiond-demo-*"))
