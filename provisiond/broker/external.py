@@ -330,7 +330,8 @@ class ExternalBroker:
 
     @property
     def _where(self) -> str:
-        return f"{self._spec.host}:{self._spec.port}"
+        host = f"[{self._spec.host}]" if ":" in self._spec.host else self._spec.host
+        return f"{host}:{self._spec.port}"
 
     def _report(self, error: Exception) -> None:
         if isinstance(error, MqttConnectError):

@@ -84,18 +84,27 @@ def _examine_files(settings: Settings, config: Path | None, now: datetime) -> It
     try:
         warnings = check_files(settings, now=now)
     except ConfigurationError as error:
-        # What mends it stands in the error, when that is one command.
-        mend = str(error).partition("; run: ")[2] or f"{command(config)} config check"
-        if "renew it" in str(error):
-            mend = renewal(settings, config)
-        elif ".cert_file: " in str(error):
-            mend = renewal(settings, config, host=next((hub.host for hub in settings.hubs), ""))
-        yield Finding(level="FAIL", subject="files", text=str(error), mend=mend)
+        yield Finding(level="FAIL", subject="files", text=str(error), mend=_mend_file(str(error), settings, config))
         return
     for warning in warnings:
-        yield Finding(level="warn", subject="files", text=warning, mend=renewal(settings, config))
+        yield Finding(level="warn", subject="files", text=warning, mend=_mend_file(warning, settings, config))
     if not warnings:
         yield Finding(level="ok", subject="files", text="certificates, keys and revocation lists can be used")
+
+
+def _mend_file(problem: str, settings: Settings, config: Path | None) -> str:
+    """What mends it stands in the problem, when that is one command."""
+    is_brokers = problem.startswith("broker.external")
+    if problem.startswith("hubs ("):
+        return f"{command(config)} hub add --help  # a hub of another type; then `hub remove` this one"
+    if "renew it" in problem and is_brokers:
+        file = settings.broker.external.cert_file
+        return f"systemctl reload provisiond  # after your authority's new certificate has been put at {file}"
+    if "renew it" in problem:
+        return renewal(settings, config)
+    if ".cert_file: " in problem and not is_brokers:
+        return renewal(settings, config, host=next((hub.host for hub in settings.hubs), ""))
+    return problem.partition("; run: ")[2] or f"{command(config)} config check"
 
 
 def _examine_state(settings: Settings, config: Path | None) -> Iterator[Finding]:

@@ -110,6 +110,27 @@ def test_doctor_says_that_the_schema_is_old_and_how_to_migrate(gateway):
     assert found(gateway, expect=1)["schema"]["mend"].endswith("db migrate")
 
 
+def test_doctor_does_not_renew_a_certificate_to_mend_what_is_no_certificate(gateway, tmp_path):
+    brokers = make_leaf("provisiond", not_after=datetime.now(UTC) + timedelta(days=3))
+    cert_file, _ = brokers.write(tmp_path, "client")
+    text = gateway.config.read_text()
+    listeners = text[text.index("# For programs on this machine") : text.index("# The hub that devices")]
+    external = f"""[broker]
+mode = "external"
+[broker.external]
+url = "mqtts://[::1]:1"
+ca_file = "ca/root.crt"
+cert_file = "{cert_file}"
+
+"""
+    gateway.config.write_text(text.replace(listeners, external))
+    files = {
+        one["text"].split(":")[0]: one["mend"] for one in gateway("doctor", expect=1).json if one["subject"] == "files"
+    }
+    assert "hub add" in files["hubs (local)"]
+    assert files["broker.external"].endswith(f"after your authority's new certificate has been put at {cert_file}")
+
+
 def test_doctor_names_a_key_that_others_may_read(gateway):
     commit(gateway, make_audit("t-1", at=NOW))
     gateway("audit", "checkpoint")
