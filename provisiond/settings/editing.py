@@ -19,7 +19,7 @@ def add_hub(file: Path, hub: Mapping[str, Any]) -> Settings:
     """Add a `[[hubs]]` entry.
 
     Args:
-        file: the configuration; it keeps its mode.
+        file: the configuration; it keeps its owner, group and mode.
         hub: keys and values; `options` is a table, left out when it is empty.
 
     Returns:
@@ -95,17 +95,17 @@ def _replace(file: Path, text: str) -> Settings:
     if LAST_LINE in lines_of(text):
         lines = [line for line in lines_of(text) if line != LAST_LINE]
         text = "\n".join([*lines, "", LAST_LINE, ""]) if lines and lines[-1] else "\n".join([*lines, LAST_LINE, ""])
-    part = file.with_name(f".{file.name}.{os.getpid()}.part")
+    target = file.resolve()  # a link stays one
+    part = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
-        mode = file.stat().st_mode & 0o777
-        descriptor = os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, mode)
+        descriptor = os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
         with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-            os.fchmod(descriptor, mode)  # whatever the umask: the service has to read it still
+            _make_like(descriptor, target.stat())
             stream.write(text)
             stream.flush()
             os.fsync(stream.fileno())
         settings = load_settings(part, environment={}).settings
-        part.replace(file)
+        part.replace(target)
     except OSError as error:
         raise ConfigurationError(f"{file}: {error.strerror}") from error
     except ConfigurationError as error:
@@ -113,3 +113,15 @@ def _replace(file: Path, text: str) -> Settings:
     finally:
         part.unlink(missing_ok=True)
     return settings
+
+
+def _make_like(descriptor: int, former: os.stat_result) -> None:
+    """Whoever could read the former file can read this one: the daemon's user has it by its group.
+
+    Raises:
+        OSError: this user may not give it to whom it belonged to.
+    """
+    made = os.fstat(descriptor)
+    if (made.st_uid, made.st_gid) != (former.st_uid, former.st_gid):
+        os.fchown(descriptor, former.st_uid, former.st_gid)
+    os.fchmod(descriptor, former.st_mode & 0o777)  # whatever the umask

@@ -5,6 +5,7 @@ import os
 import pytest
 
 from provisiond.model import RegistrationStatus, Retirement
+from tests.cli.conftest import invoke
 from tests.fakes_decision import NOW
 from tests.store.records import make_registration
 
@@ -62,6 +63,26 @@ def test_adding_and_removing_leaves_the_configuration_as_it_was(gateway):
         os.umask(previous)
     assert gateway.config.read_text().split() == before
     assert gateway.config.stat().st_mode == mode
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to others")
+def test_the_daemons_user_can_still_read_the_configuration_where_a_link_leads(gateway):
+    named = gateway.directory / "named.toml"
+    os.chown(gateway.config, 65533, 65534)
+    gateway.config.chmod(0o640)
+    named.symlink_to(gateway.config.name)
+    invoke("-c", named, "hub", "add", "other", "--host", "other.example")
+    status = gateway.config.stat()
+    assert (status.st_uid, status.st_gid, status.st_mode & 0o777) == (65533, 65534, 0o640)
+    assert named.is_symlink()
+    assert "other.example" in gateway.config.read_text()
+
+
+def test_a_separator_in_a_comment_is_no_end_of_a_line(gateway):
+    text = "# a\u2028b\n" + gateway.config.read_text()
+    gateway.config.write_text(text)
+    gateway("hub", "add", "other", "--host", "other.example")
+    assert gateway.config.read_text().startswith("# a\u2028b\n")
 
 
 def test_options_are_given_one_by_one(gateway):
