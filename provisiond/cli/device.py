@@ -220,15 +220,23 @@ async def _list(
     config: Path | None, *, hub: str | None, connected: bool, top: int, after: str, output: OutputFormat | None
 ) -> None:
     settings = load(config).settings
-    async with open_devices(settings) as (devices, _):
-        found: list[DeviceRecord] = await collect(
-            lambda start, limit: devices.list_devices(after=start, limit=limit, hub=hub), after=after, top=top
-        )
     running = await _is_running(settings, config)
-    bodies = [_to_json(device, settings, running=running) for device in found[:top]]
-    if connected:
-        bodies = [body for body in bodies if body["connectionState"] == "Connected"]
-    print_records(bodies, _COLUMNS, output)
+    async with open_devices(settings) as (devices, _):
+
+        async def fetch(start: str, limit: int) -> list[DeviceRecord]:
+            while page := await devices.list_devices(after=start, limit=PAGE if connected else limit, hub=hub):
+                wanted = [
+                    one
+                    for one in page
+                    if not connected or _to_json(one, settings, running=running)["connectionState"] == "Connected"
+                ]
+                if wanted or not running:
+                    return wanted
+                start = page[-1].key
+            return []
+
+        found: list[DeviceRecord] = await collect(fetch, after=after, top=top)
+    print_records([_to_json(device, settings, running=running) for device in found[:top]], _COLUMNS, output)
     if len(found) > top:
         note(f"there are more: add --after {found[top - 1].registration.registration_id}")
 
