@@ -101,7 +101,13 @@ def add(
     hub = {"name": name, "type": type_, "host": host, "weight": weight, "options": dict(map(_option, options or ()))}
     if type_ not in hub_types():
         raise InvalidArgument(f"there is no hub type {type_}; there are: {', '.join(hub_types())}")
-    settings = add_hub(file, hub)
+
+    def check(settings: Settings) -> None:
+        new = next(one for one in settings.hubs if one.name == name)
+        if not new.is_embedded:
+            asyncio.run(new.to_connector().aclose())
+
+    settings = add_hub(file, hub, check)
     added = next(one for one in settings.hubs if one.name == name)
     print_record(added.model_dump(mode="json"), output)
     note(f"{file} has it; a running daemon takes it up at SIGHUP")

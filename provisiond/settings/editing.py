@@ -15,12 +15,13 @@ from provisiond.settings.schema import Settings
 from provisiond.settings.sources import LAST_LINE
 
 
-def add_hub(file: Path, hub: Mapping[str, Any]) -> Settings:
+def add_hub(file: Path, hub: Mapping[str, Any], check: Callable[[Settings], None]) -> Settings:
     """Add a `[[hubs]]` entry.
 
     Args:
         file: the configuration; it keeps its owner, group and mode.
         hub: keys and values; `options` is a table, left out when it is empty.
+        check: looks at what would be, and raises ConfigurationError where that cannot be used.
 
     Returns:
         The settings as they are now.
@@ -35,7 +36,7 @@ def add_hub(file: Path, hub: Mapping[str, Any]) -> Settings:
             raise AlreadyExists(f"{file}: there is a hub {hub['name']}")
         return [*hubs, {key: value for key, value in hub.items() if value not in ({}, None)}]
 
-    return _edit(file, change)
+    return _edit(file, change, check)
 
 
 def remove_hub(file: Path, name: str) -> Settings:
@@ -58,7 +59,11 @@ def remove_hub(file: Path, name: str) -> Settings:
     return _edit(file, change)
 
 
-def _edit(file: Path, change: Callable[[list[dict[str, Any]]], Sequence[dict[str, Any]]]) -> Settings:
+def _edit(
+    file: Path,
+    change: Callable[[list[dict[str, Any]]], Sequence[dict[str, Any]]],
+    check: Callable[[Settings], None] | None = None,
+) -> Settings:
     try:
         text = file.read_text(encoding="utf-8-sig")
         document: Any = tomlkit.parse(text)
@@ -71,7 +76,7 @@ def _edit(file: Path, change: Callable[[list[dict[str, Any]]], Sequence[dict[str
     if not after:
         raise ConfigurationError(f"{file}: there must be at least one hub; add another one before this one is removed")
     _apply(document, current, after)
-    return _replace(file, tomlkit.dumps(document))
+    return _replace(file, tomlkit.dumps(document), check)
 
 
 def _apply(document: Any, current: Any, after: Sequence[Mapping[str, Any]]) -> None:
@@ -90,8 +95,8 @@ def _apply(document: Any, current: Any, after: Sequence[Mapping[str, Any]]) -> N
         document.append("hubs", current)
 
 
-def _replace(file: Path, text: str) -> Settings:
-    """Put a new text in the place of the old one, if it can be loaded."""
+def _replace(file: Path, text: str, check: Callable[[Settings], None] | None) -> Settings:
+    """Put a new text in the place of the old one, if it can be loaded and stands the check."""
     if LAST_LINE in lines_of(text):
         lines = [line for line in lines_of(text) if line != LAST_LINE]
         text = "\n".join([*lines, "", LAST_LINE, ""]) if lines and lines[-1] else "\n".join([*lines, LAST_LINE, ""])
@@ -105,6 +110,8 @@ def _replace(file: Path, text: str) -> Settings:
             stream.flush()
             os.fsync(stream.fileno())
         settings = load_settings(part, environment={}).settings
+        if check is not None:
+            check(settings)
         part.replace(target)
     except OSError as error:
         raise ConfigurationError(f"{file}: {error.strerror}") from error

@@ -9,6 +9,8 @@ from tests.cli.conftest import invoke
 from tests.fakes_decision import NOW
 from tests.store.records import make_registration
 
+MOSQUITTO = ("m", "--type", "mosquitto", "--host", "m.example")
+
 
 @pytest.fixture
 def two_hubs(gateway):
@@ -99,6 +101,8 @@ def test_options_are_given_one_by_one(gateway):
         (("x", "--host", "localhost"), 78, "each needs its own"),
         (("x", "--host", "x.example", "--option", "novalue"), 2, "KEY=VALUE"),
         (("x y", "--host", "x.example"), 78, "name"),
+        ((*MOSQUITTO, "--option", "nonsense=1"), 78, '[[hubs]] "m": nonsense'),
+        ((*MOSQUITTO, "--option", "password_file=gone"), 78, "gateway/gone: No such file or directory"),
     ],
 )
 def test_a_hub_that_cannot_be_added_changes_nothing(gateway, arguments, code, message):
@@ -115,7 +119,8 @@ def test_a_hub_that_does_not_answer_is_said_so(gateway):
 
 
 def test_options_that_cannot_be_used_are_found_by_checking_the_configuration(gateway):
-    gateway("hub", "add", "m", "--type", "mosquitto", "--host", "m", "--option", "nonsense=1")
+    gateway("hub", "add", *MOSQUITTO, "--option", "bind_client_id=false")
+    gateway.config.write_text(gateway.config.read_text().replace("bind_client_id", "nonsense"))
     assert '[[hubs]] "m": nonsense' in gateway("config", "check", expect=78).stderr
 
 
