@@ -37,8 +37,8 @@ def new_twin(device_id: str, initial: InitialTwin | None, *, now: datetime) -> D
     initial = initial or InitialTwin()
     return DeviceTwin(
         device_id=device_id,
-        tags=_merged({}, initial.tags),
-        desired=_merged({}, initial.desired),
+        tags=_merged({}, clean_patch(initial.tags)),
+        desired=_merged({}, clean_patch(initial.desired)),
         updated_at=now,
     )
 

@@ -39,6 +39,12 @@ def test_a_twin_starts_with_what_the_enrollment_says():
     assert twins.new_twin("Pump-7", None, now=AT).desired == {}
 
 
+def test_what_was_read_of_one_twin_may_be_what_another_starts_with():
+    read = InitialTwin(tags={"$version": 7, "line": 4}, desired={"on": True, "$metadata": {}, "$version": 3})
+    twin = twins.new_twin("Pump-7", read, now=AT)
+    assert (twin.tags, twin.desired, twin.desired_version) == ({"line": 4}, {"on": True}, 1)
+
+
 def test_a_report_is_merged_and_null_removes():
     twin = twins.report(TWIN, {"rpm": None, "net": {"ip": "10.0.0.7", "mac": None}}, now=LATER)
     assert twin.reported == {"net": {"ip": "10.0.0.7"}}
