@@ -19,6 +19,7 @@ from provisiond.attestation.symmetric_key import derive_device_key, generate_sas
 from provisiond.device.errors import CredentialError, TpmError
 from provisiond.device.tpm_device import TpmDevice
 from provisiond.model import AttestationType, JSONValue
+from provisiond.protocols.hub_password import derive_hub_password, password_message
 
 _KEY_MIN_SIZE_BYTES: Final = 16  # Azure DPS: symmetric keys of 16 to 64 bytes
 _KEY_MAX_SIZE_BYTES: Final = 64
@@ -58,6 +59,11 @@ class Credential:
     async def hub_password(self, *, resource: str, expiry: int) -> str | None:
         """Password of the CONNECT to the assigned hub; None to send none."""
         return await self.password(resource=resource, expiry=expiry)
+
+    async def derived_password(self, *, hub_host: str, device_id: str) -> str | None:
+        """Password at a hub that takes no tokens, as `protocols.hub_password`; None without a key for it."""
+        del hub_host, device_id
+        return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,6 +142,10 @@ class SymmetricKeyCredential(Credential):
         """See Credential; a hub knows no key names."""
         return generate_sas_token(resource=resource, key=self.key, expiry=expiry)
 
+    async def derived_password(self, *, hub_host: str, device_id: str) -> str:
+        """See Credential."""
+        return derive_hub_password(self.key, hub_host=hub_host, device_id=device_id)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TpmCredential(Credential):
@@ -187,6 +197,11 @@ class TpmCredential(Credential):
     async def hub_password(self, *, resource: str, expiry: int) -> str:
         """See Credential: signed inside the TPM with the key that came with the assignment."""
         return await self.device.sign_sas(resource=resource, expiry=expiry)
+
+    async def derived_password(self, *, hub_host: str, device_id: str) -> str:
+        """See Credential: computed inside the TPM with the same key."""
+        digest = await self.device.hmac(password_message(hub_host=hub_host, device_id=device_id))
+        return base64.b64encode(digest).decode()
 
 
 def read_key(path: Path) -> bytes:

@@ -3,12 +3,13 @@
 import re
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Final
 
 from provisiond.device.client import CLIENT_VERSION, Patience
 from provisiond.device.credentials import Credential
 from provisiond.device.dialect import TOKEN_LIFETIME_S
+from provisiond.device.errors import Refused
 from provisiond.device.mqtt import Endpoint, Session, connect
 from provisiond.model import Message
 from provisiond.protocols.iothub import UserName, event_topic, format_user_name
@@ -46,7 +47,7 @@ async def connect_hub(
     credential: Credential,
     patience: Patience | None = None,
 ) -> AsyncIterator[HubConnection]:
-    """Connect to the assigned hub as its device.
+    """Connect to the assigned hub as its device: as at an Azure hub, and where that is refused, as at a mosquitto.
 
     Args:
         provisioning: where the device was assigned; the hub is trusted through the same CA file, or is plaintext too.
@@ -62,9 +63,29 @@ async def connect_hub(
     """
     patience = patience or Patience()
     host, endpoint = hub_endpoint(provisioning, assigned_hub)
-    async with open_hub_session(
-        endpoint, host=host, device_id=device_id, credential=credential, deadline_s=patience.connect_s
-    ) as session:
+    async with AsyncExitStack() as stack:
+        try:
+            session = await stack.enter_async_context(
+                open_hub_session(
+                    endpoint, host=host, device_id=device_id, credential=credential, deadline_s=patience.connect_s
+                )
+            )
+        except Refused as refused:
+            password = await credential.derived_password(hub_host=assigned_hub, device_id=device_id)
+            if password is None:
+                raise
+            with_password = connect(
+                endpoint,
+                credential=credential,
+                client_id=device_id,
+                user_name=device_id,
+                password=password,
+                deadline_s=patience.connect_s,
+            )
+            try:
+                session = await stack.enter_async_context(with_password)
+            except Refused:
+                raise refused from None
         yield HubConnection(session, device_id, patience)
 
 

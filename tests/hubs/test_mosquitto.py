@@ -8,6 +8,7 @@ import aiomqtt
 import pytest
 
 from provisiond.connectors import HubIdentity, HubOptions, TrialOutcome
+from provisiond.device import Endpoint, Refused, SymmetricKeyCredential, connect_hub
 from provisiond.errors import ConfigurationError, HubRefused, HubUnauthorized, HubUnavailable
 from provisiond.hubs import contract
 from provisiond.hubs.certificate_request import asks_for_certificate
@@ -53,6 +54,21 @@ async def test_a_device_publishes_with_the_password_that_follows_from_its_key(br
     async with consumer(broker, PASSWORD) as listener, password_device(broker, identity) as device:
         await device.publish(TELEMETRY.format("d1"), b"hello", qos=1)
         assert await next_message(listener) == (TELEMETRY.format("d1"), b"hello")
+
+
+async def test_the_device_library_reaches_it_with_that_password_and_no_other(broker, hub):
+    identity = key_identity("d1")
+    assert await hub.ensure([identity]) == [None]
+    where = Endpoint(host="localhost", port=broker.port, plaintext=True)
+    async with consumer(broker, PASSWORD) as listener:
+        credential = SymmetricKeyCredential(key=identity.key)
+        async with connect_hub(where, assigned_hub="localhost", device_id="d1", credential=credential) as device:
+            await device.send(b"hello")
+        assert await next_message(listener) == (TELEMETRY.format("d1"), b"hello")
+    wrong = SymmetricKeyCredential(key=b"w" * 32)
+    with pytest.raises(Refused):
+        async with connect_hub(where, assigned_hub="localhost", device_id="d1", credential=wrong):
+            pass
 
 
 async def test_a_device_hears_what_is_sent_to_it(broker, hub):
