@@ -109,7 +109,7 @@ def _replace(file: Path, text: str, check: Callable[[Settings], None] | None) ->
             stream.write(text)
             stream.flush()
             os.fsync(stream.fileno())
-        settings = load_settings(part, environment={}).settings
+        settings = load_settings(part, environment={}, base_dir=file.parent).settings
         if check is not None:
             check(settings)
         part.replace(target)

@@ -34,6 +34,7 @@ def load_settings(
     *,
     environment: Mapping[str, str],
     flags: Mapping[str, Any] | None = None,
+    base_dir: Path | None = None,
 ) -> LoadedSettings:
     """Find, read and validate the configuration.
 
@@ -41,6 +42,7 @@ def load_settings(
         file: what `--config` says.
         environment: `os.environ`, or what a test puts in its place.
         flags: values of command line flags, nested as in the file.
+        base_dir: what relative paths begin at; the file's directory unless it says so.
 
     Raises:
         ConfigurationError: says file, line, key and the way out.
@@ -57,7 +59,7 @@ def load_settings(
     origins: dict[KeyPath, Layer] = {}
     for layer in layers:
         _merge(merged, layer.values, layer, (), origins)
-    settings = _validate(merged, origins, found)
+    settings = _validate(merged, origins, found, base_dir)
     return LoadedSettings(
         settings=settings, file=found, origins={dotted(path): layer.place(path) for path, layer in origins.items()}
     )
@@ -76,7 +78,9 @@ def _merge(
             origins[here] = layer
 
 
-def _validate(merged: Mapping[str, Any], origins: Mapping[KeyPath, Layer], file: Path | None) -> Settings:
+def _validate(
+    merged: Mapping[str, Any], origins: Mapping[KeyPath, Layer], file: Path | None, base_dir: Path | None
+) -> Settings:
     def place(path: KeyPath) -> str:
         for length in range(len(path), 0, -1):
             if path[:length] in origins:
@@ -86,7 +90,7 @@ def _validate(merged: Mapping[str, Any], origins: Mapping[KeyPath, Layer], file:
         return opened.place(path) if opened and path else str(file or "configuration")
 
     try:
-        base_dir = file.parent if file else Path.cwd()
+        base_dir = base_dir or (file.parent if file else Path.cwd())
         return Settings.model_validate(merged, context={"base_dir": base_dir, "place": place})
     except ValidationError as error:
         raise ConfigurationError(describe(error, Settings, place)) from error

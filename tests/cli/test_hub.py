@@ -112,6 +112,15 @@ def test_a_hub_that_cannot_be_added_changes_nothing(gateway, arguments, code, me
     assert list(gateway.directory.glob(".*part")) == []
 
 
+def test_paths_of_a_hubs_options_begin_where_the_configuration_is_named_not_where_a_link_leads(gateway, tmp_path):
+    (tmp_path / "provisiond.toml").symlink_to(gateway.config)
+    (tmp_path / "admin.password").touch(mode=0o600)
+    (tmp_path / "admin.password").write_text("secret")
+    option = ("--option", "password_file=admin.password")
+    gateway("hub", "add", *MOSQUITTO, *option, expect=78)
+    assert invoke("-c", tmp_path / "provisiond.toml", "hub", "add", *MOSQUITTO, *option).exit_code == 0
+
+
 def test_a_hub_that_does_not_answer_is_said_so(gateway):
     gateway("hub", "add", "m", "--type", "mosquitto", "--host", "m", "--option", "admin_url=mqtt://127.0.0.1:9")
     shown = gateway("hub", "show", "m", "--probe", "-o", "json", expect=69).json
