@@ -9,7 +9,7 @@ from typing import Final, Protocol
 from provisiond.admin.device_records import DeviceAdminStore, DeviceRecord, DeviceRecords
 from provisiond.admin.hub_revocation import take_from_hub
 from provisiond.connectors import ConnectionTrial, HubConnector, TrialOutcome
-from provisiond.model import AuditRecord, Check, Registration, Retirement
+from provisiond.model import AuditRecord, Check, EnrollmentKind, Registration, Retirement, TpmMaterial
 from provisiond.ports import Clock, Entropy, Write
 
 PROVED: Final = "proved"
@@ -17,6 +17,8 @@ PROVED: Final = "proved"
 JUDGED: Final = "judged"
 """Nothing could be tried; whatever the device presents, what is stored now refuses it."""
 NOT_PROVED: Final = "not-proved"
+DELETED: Final = "device.delete"
+"""The event of a device that was taken out, with its registration."""
 STILL_OPEN: Final = "still-open"
 """Connecting as the device succeeded."""
 
@@ -104,6 +106,7 @@ class DeviceProof:
             observed, trials = await self._prove_at_hub(revocation, connector)
             observed = (*cuts, *observed)
         observed = (*observed, published) if published is not None else observed
+        observed = (*observed, *await self._other_ids(revocation))
         receipt = AuditRecord(
             tracking_id=str(uuid.UUID(bytes=self._entropy.token_bytes(16), version=4)),
             at=self._clock.now(),
@@ -156,6 +159,20 @@ class DeviceProof:
             what = "there is no such device" if found is None else "nothing enabled lets it in"
             return Check("judgement", True, f"the hub refuses whatever is presented: {what}")
         return Check("judgement", False, f"enrollment {enrollment.id} lets it in")
+
+    async def _other_ids(self, revocation: Revocation) -> tuple[Check, ...]:
+        """What deleting a TPM's registration leaves open: it may take another id that its group allows."""
+        registration = revocation.device.registration
+        ek_hash = registration.endorsement_key_hash
+        if revocation.event != DELETED or ek_hash is None or registration.enrollment_kind is not EnrollmentKind.GROUP:
+            return ()
+        group = await self._store.get_enrollment(EnrollmentKind.GROUP, registration.enrollment_id.lower())
+        if group is None or not group.enabled or not isinstance(group.attestation, TpmMaterial):
+            return ()
+        if not set(group.attestation.allowed_ids) - {registration.key}:
+            return ()
+        finding = f"its TPM may take another id that group {group.id} allows, unless the deny list has {ek_hash.hex()}"
+        return (Check("endorsement-key", False, finding),)
 
 
 def _trial_check(trial: ConnectionTrial) -> Check:

@@ -4,7 +4,16 @@ import dataclasses
 from collections.abc import AsyncIterator, Sequence
 from typing import Final
 
-from provisiond.admin.device_proof import JUDGED, NOT_PROVED, PROVED, STILL_OPEN, DeviceProbe, DeviceProof, Revocation
+from provisiond.admin.device_proof import (
+    DELETED,
+    JUDGED,
+    NOT_PROVED,
+    PROVED,
+    STILL_OPEN,
+    DeviceProbe,
+    DeviceProof,
+    Revocation,
+)
 from provisiond.admin.device_records import DeviceAdminStore, DeviceRecord, DeviceRecords
 from provisiond.admin.hub_revocation import order_retirement
 from provisiond.admin.use_cases import Admin
@@ -132,7 +141,7 @@ class Devices:
         retirement = await self._retire(device, RetirementAction.DELETE)
         await self._admin.delete_registration(device.registration.registration_id)
         done.append(Check("registration", True, f"{device.registration.registration_id} is deleted, with its twin"))
-        return await self._revocation("device.delete", device, done, retirement)
+        return await self._revocation(DELETED, device, done, retirement)
 
     async def enable(self, device_id: str) -> DeviceRecord:
         """Give a device its access back, as it was before it was disabled.

@@ -16,6 +16,7 @@ from provisiond.model import (
     ProvisioningStatus,
     RegistrationStatus,
     Retirement,
+    TpmMaterial,
 )
 from provisiond.ports import Write
 from tests.admin.conftest import HUBS
@@ -208,6 +209,19 @@ async def test_a_deleted_member_of_a_group_does_not_come_back_by_itself(devices,
     await devices.delete("Dev-1")
     assert await store.get_registration("dev-1") is None
     assert await individual_status(admin, "Dev-1") is ProvisioningStatus.DISABLED
+
+
+@pytest.mark.parametrize(
+    ("allowed", "expected"), [(("dev-1", "dev-2"), NOT_PROVED), (("dev-1",), JUDGED), ((), JUDGED)]
+)
+async def test_a_deleted_tpm_that_may_take_another_id_of_its_group_is_not_proved_gone(
+    devices, enroll, allowed, expected
+):
+    keys = {"endorsement_key": b"ek", "endorsement_key_hash": b"h" * 32, "hub_key": None}
+    await enroll(group("tpms", TpmMaterial(allowed_ids=allowed)), "Dev-1", **keys)
+    receipt = await devices.prove(await devices.delete("Dev-1"), Probe())
+    assert receipt.outcome == expected
+    assert ((b"h" * 32).hex() in receipt.reason) is (expected == NOT_PROVED)
 
 
 async def test_what_a_device_has_left_elsewhere_is_shown_and_goes_when_it_is_revoked(devices, enroll, store, clock):
