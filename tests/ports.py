@@ -17,6 +17,8 @@ HAS_IPV6 = _has_ipv6()
 _CHOICE = random.SystemRandom()
 _FIRST, _LAST = 10_240, 65_535
 _ENOUGH = 1000
+_RANGE_FILE = Path("/proc/sys/net/ipv4/ip_local_port_range")
+_USUAL_RANGE = 32_768, 60_999
 
 
 def free_port() -> int:
@@ -33,7 +35,9 @@ def free_port() -> int:
 
 def _candidates() -> list[int]:
     """Those that the kernel does not choose for outgoing connections and for port 0; all, when it leaves hardly any."""
-    low, high = map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
+    low, high = _USUAL_RANGE
+    with suppress(OSError):  # not every container shows it
+        low, high = map(int, _RANGE_FILE.read_text().split())
     others = [port for port in range(_FIRST, _LAST + 1) if not low <= port <= high]
     return others if len(others) >= _ENOUGH else list(range(_FIRST, _LAST + 1))
 
