@@ -28,6 +28,7 @@ from provisiond.model import (
     TpmMaterial,
     X509Material,
 )
+from provisiond.protocols.twin import check_initial
 from provisiond.protocols.webhook_url import check_webhook_url
 
 KEY_MIN_SIZE_BYTES: Final = 16
@@ -187,6 +188,10 @@ def _check_webhook(definition: Mapping[str, Any]) -> None:
 def _check_twin(twin: InitialTwin) -> None:
     for name, part in (("initial twin tags", twin.tags), ("initial twin properties", twin.desired)):
         _check_twin_part(name, part)
+    try:
+        check_initial(twin)
+    except MalformedRequest as error:
+        raise InvalidArgument(f"initial twin {error}") from error
 
 
 def _check_twin_part(name: str, part: Mapping[str, Any]) -> None:

@@ -116,9 +116,26 @@ def test_custom_allocation_by_a_webhook_is_enrolled(url):
 
 
 def test_an_initial_twin_has_a_limit():
-    check(individual("a", initial_twin=InitialTwin(tags={"a": "x" * 30_000}, desired={"b": [1, None]})))
-    assert "tags: 40" in refusal(individual("a", initial_twin=InitialTwin(tags={"a": "x" * 40_000})))
+    texts = ["x" * 4_000] * 7
+    check(individual("a", initial_twin=InitialTwin(tags={"a": texts}, desired={"b": [1, None]})))
+    assert "tags: 4" in refusal(individual("a", initial_twin=InitialTwin(tags={"a": texts + texts[:3]})))
     assert "not JSON" in refusal(individual("a", initial_twin=InitialTwin(desired={"a": float("nan")})))
+
+
+@pytest.mark.parametrize(
+    ("part", "said"),
+    [
+        ({"$x": 1}, "'$x' cannot be a name"),
+        ({"a.b": 1}, "'a.b' cannot be a name"),
+        ({"": 1}, "cannot be a name"),
+        ({"a": "x" * 5_000}, "more than 4096 bytes"),
+        ({"a": 2**60}, "beyond 2**52"),
+    ],
+)
+def test_an_initial_twin_holds_what_the_twin_may(part, said):
+    assert said in refusal(individual("a", initial_twin=InitialTwin(tags=part)))
+    assert said in refusal(group("g", initial_twin=InitialTwin(desired=part)))
+    check(individual("a", initial_twin=InitialTwin(tags={"$version": 3}, desired={"$metadata": {}, "$version": 1})))
 
 
 def test_an_endorsement_key_must_follow_its_template():
