@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import chain
 from typing import Final
@@ -16,6 +16,7 @@ from provisiond.protocols.bulk_rows import BYTE_ORDER_MARK, BulkFormat, Row, wit
 __all__ = ["BulkFormat", "Row", "read_bulk"]
 
 _PROBED_BYTES: Final = 64 * 1024
+_BLANK_MAX: Final = 1000
 _OPENS_LIST: Final = re.compile(b'"(?:%s)"\\s*:\\s*\\[' % "|".join(LISTS).encode())
 
 
@@ -31,8 +32,8 @@ def read_bulk(pieces: Iterable[bytes], form: BulkFormat, *, linked_hubs: Contain
         InvalidArgument: it has another form, or cannot be told; says which.
     """
     source = without_mark(pieces)
-    first = next(source)
-    whole = chain([first], source)
+    blank, first = _beginning(source)
+    whole = chain(blank, [first], source)
     convert = partial(from_json, linked_hubs=linked_hubs)
     match _detect(first) if form is BulkFormat.AUTO else form:
         case BulkFormat.CSV:
@@ -46,6 +47,20 @@ def read_bulk(pieces: Iterable[bytes], form: BulkFormat, *, linked_hubs: Contain
             return map(from_aws, read_ndjson(whole) if reads_lines else read_array(whole))
         case _:
             return map(convert, read_array(whole))
+
+
+def _beginning(source: Iterator[bytes]) -> tuple[Sequence[bytes], bytes]:
+    """The blank lines at the beginning, and the first piece that has something.
+
+    Raises:
+        InvalidArgument: there is nothing but blank lines.
+    """
+    blank: list[bytes] = []
+    for piece in source:
+        if piece.strip() or len(blank) == _BLANK_MAX:
+            return blank, piece
+        blank.append(piece)
+    raise InvalidArgument("the file is empty")
 
 
 def _detect(first: bytes) -> BulkFormat:

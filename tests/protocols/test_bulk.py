@@ -369,3 +369,14 @@ def test_any_array_is_read_whatever_the_pieces(value, size):
         read_bulk(pieces(json.dumps(value, ensure_ascii=False).encode("utf-8", "replace"), size), BulkFormat.JSON)
     )
     assert len(rows) == len(value)
+
+
+@pytest.mark.parametrize("text", ["\n  \r\n", "\n\n"])
+def test_blank_lines_at_the_beginning_do_not_hide_the_form(text):
+    line = json.dumps(BODY)
+    assert bodies(f"{text}{line}\n{text}{line}") == [BODY, BODY]
+    assert [row.line for row in read(f"\n\n{line}\n")] == [3]
+    assert bodies(f"{text}[{line}]") == [BODY]
+    assert bodies('\n{"thingName": "t-1"}\n')[0]["registrationId"] == "t-1"
+    with pytest.raises(InvalidArgument, match="the file is empty"):
+        read(text)
