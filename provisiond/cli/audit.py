@@ -44,6 +44,7 @@ _COLUMNS: Final = {
     "tracking id": "trackingId",
 }
 _PUBLIC_KEY_SIZE_BYTES: Final = 32
+_UNSIGNED: Final = "no checkpoint is in it: nothing shows that it is of the site with this key"
 
 RegistrationId = Annotated[
     str | None, typer.Option("--registration-id", "--rid", metavar="ID", help="Only of this device.")
@@ -111,7 +112,10 @@ def verify(
         body = asyncio.run(_verify_database(config, key, kept))
     print_record(body, output)
     if not body["ok"]:
-        suggest(f"{command(config)} db check; keep the file for whoever looks into it")
+        if body["problem"] == _UNSIGNED:
+            suggest("on the site, `provisiond audit checkpoint`, then `provisiond audit export` again")
+        else:
+            suggest(f"{command(config)} db check; keep the file for whoever looks into it")
         raise typer.Exit(ExitCode.FAILED)
 
 
@@ -211,7 +215,7 @@ def _verify_file(file: Path, key: bytes | None) -> dict[str, Any]:
         note("note: checked with the key that the export brings; --public-key shows that it is the site's")
     problem = verdict.chain.problem
     if problem is None and key is not None and verdict.chain.count and not verdict.checkpoints:
-        problem = "no checkpoint is in it: nothing shows that it is of the site with this key"
+        problem = _UNSIGNED
     elif problem is None:
         _note_unsigned(verdict.signed_up_to, verdict.chain)
     return {

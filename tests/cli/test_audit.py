@@ -166,6 +166,10 @@ def test_an_export_without_a_checkpoint_is_nobodys(audited, tmp_path):
     audited("audit", "export", export)
     ended = audited("audit", "verify", "--file", export, "--public-key", key, expect=1)
     assert "no checkpoint is in it" in ended.json["problem"]
+    assert "audit checkpoint" in ended.stderr and "db check" not in ended.stderr
+    audited("audit", "checkpoint")
+    audited("audit", "export", export)
+    assert audited("audit", "verify", "--file", export, "--public-key", key).json["ok"]
     audited("audit", "checkpoint")
     commit(audited, record(10))
     audited("audit", "export", export)
