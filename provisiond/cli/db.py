@@ -49,6 +49,8 @@ def backup(file: BackupFile, config: Config = None) -> None:
     """Write a sound copy of the database, while it is in use. It holds every key: keep it secret."""
     settings = load(config).settings
     _require(settings.database_file)
+    if str(file) == "-":
+        raise InvalidArgument("a backup is a database, which cannot be written to stdout; name a file")
     require_place(file)
 
     back_up(settings.database_file, file)

@@ -79,8 +79,10 @@ def read_object(value: str, option: str) -> Mapping[str, Any]:
         InvalidArgument: it is something else.
         OSError: the file cannot be read.
     """
+    if not value.strip():
+        raise InvalidArgument(f"{option}: empty; {{}} is an object without members")
     data = value.encode()
-    if not value.lstrip().startswith("{"):
+    if not value.lstrip().startswith(("{", "[")):
         data = read_bytes(Path(value.removeprefix("@")))
     try:
         parsed = parse_json(data)

@@ -63,3 +63,10 @@ def test_a_database_that_is_to_be_migrated_is_backed_up_as_it_is(gateway, tmp_pa
 def set_version(file, number):
     with closing(sqlite3.connect(file)) as connection:
         connection.execute(f"PRAGMA user_version = {number}")
+
+
+def test_a_backup_does_not_go_to_stdout(gateway, tmp_path, monkeypatch):
+    gateway("enrollment", "create", "a", "--attestation-type", "symmetricKey")
+    monkeypatch.chdir(tmp_path)
+    assert "name a file" in gateway("db", "backup", "-", expect=2).stderr
+    assert list(tmp_path.glob("-")) == []

@@ -204,6 +204,8 @@ def test_the_audit_log_knows_who_did_what(gateway):
         (["create", "a", "--attestation-type", "symmetricKey", "--allocation-policy", "static"], 2, "exactly one hub"),
         (["create", "a", "--attestation-type", "symmetricKey", "--initial-twin-tags", "{"], 2, "--initial-twin-tags is not JSON"),
         (["create", "a", "--attestation-type", "symmetricKey", "--initial-twin-tags", "list.json"], 2, "not a JSON object"),
+        (["create", "a", "--attestation-type", "symmetricKey", "--initial-twin-tags", "[]"], 2, "not a JSON object"),
+        (["create", "a", "--attestation-type", "symmetricKey", "--initial-twin-tags", ""], 2, "--initial-twin-tags: empty"),
         (["create", "a", "--attestation-type", "symmetricKey", "--device-id", "a/b"], 2, "device id 'a/b'"),
         (["update", "a"], 2, "there is nothing to change"),
         (["update", "a", "--device-id", "x"], 3, "there is no enrollment a"),
