@@ -1,6 +1,7 @@
 """What the verbs of `enrollment` and `enrollment-group` share: the two nouns differ in their kind, and in few flags."""
 
 import base64
+import os
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -24,7 +25,7 @@ from provisiond.model import (
     SymmetricKeyMaterial,
 )
 from provisiond.protocols.service_api import enrollment_to_json
-from provisiond.settings import Settings
+from provisiond.settings import Settings, load_settings
 from provisiond.system import SystemClock
 
 Top = Annotated[int, typer.Option("--top", min=1, max=1_000_000, help="Records at most.")]
@@ -159,6 +160,7 @@ async def update(
         )
     is_generated = flags.regenerate_primary_key or flags.regenerate_secondary_key
     print_record(enrollment_to_json(changed, show_keys=show_keys or is_generated), output)
+    _note_declared(config, kind, enrollment_id, "undoes this, unless it is changed there as well")
 
 
 async def delete(config: Path | None, kind: EnrollmentKind, enrollment_id: str, *, etag: str | None, yes: bool) -> None:
@@ -167,8 +169,22 @@ async def delete(config: Path | None, kind: EnrollmentKind, enrollment_id: str, 
     async with open_admin(config) as admin:
         await admin.delete_enrollment(kind, enrollment_id, if_match=etag)
     note(f"deleted {_NOUNS[kind].replace('-', ' ')} {enrollment_id}; registration records stay")
+    _note_declared(config, kind, enrollment_id, "enrolls it again, unless it is taken out there as well")
     if kind is EnrollmentKind.INDIVIDUAL:
         suggest(f"{command(config)} registration delete {enrollment_id}")
+
+
+def _note_declared(config: Path | None, kind: EnrollmentKind, enrollment_id: str, consequence: str) -> None:
+    """Say that what was done by hand lasts only until the configuration is read again."""
+    settings = load_settings(config, environment=os.environ).settings
+    places = (
+        {one.registration_id.lower(): one.place for one in settings.enrollments}
+        if kind is EnrollmentKind.INDIVIDUAL
+        else {one.group_id.lower(): one.place for one in settings.enrollment_groups}
+    )
+    place = places.get(enrollment_id.lower())
+    if place is not None:
+        note(f"note: {place} declares {enrollment_id}: the next start or reload of the daemon {consequence}")
 
 
 async def set_status(

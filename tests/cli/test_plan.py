@@ -240,3 +240,15 @@ def test_lines_are_those_of_the_file(declared):
     for one in settings.enrollments:
         number = int(one.place.rsplit(":", 1)[1])
         assert one.registration_id in "".join(lines[number - 1 : number + 1])
+
+
+def test_a_change_by_hand_of_what_is_declared_is_said_not_to_last(declared):
+    gateway = declared(SENSOR, LINE)
+    gateway("apply", "--yes")
+    changed = gateway("enrollment", "update", "SENSOR-7", "--device-id", "d-1").stderr
+    assert f"{gateway.config}:" in changed and "declares SENSOR-7" in changed and "undoes this" in changed
+    assert "enrolls it again" in gateway("enrollment", "delete", "sensor-7", "--yes").stderr
+    assert "enrolls it again" in gateway("enrollment-group", "delete", "line-4", "--yes").stderr
+    assert steps(gateway("plan")) == [("create", "sensor-7"), ("create", "line-4")]
+    gateway("enrollment", "create", "other", "--attestation-type", "symmetricKey")
+    assert "declares" not in gateway("enrollment", "delete", "other", "--yes").stderr
