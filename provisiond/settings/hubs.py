@@ -10,7 +10,8 @@ from provisiond.connectors import HubConnector, HubOptions
 from provisiond.hubs.registry import EMBEDDED, hub_types, make_connector
 from provisiond.model import Hub
 from provisiond.settings.addresses import check_host_and_port
-from provisiond.settings.section import Section
+from provisiond.settings.problems import Misplaced
+from provisiond.settings.section import Section, why_no_path
 from provisiond.settings.values import Name
 
 
@@ -45,6 +46,9 @@ class HubSettings(Section):
         self._base_dir = (info.context or {}).get("base_dir") or Path()
         if self.is_embedded and self.options:
             raise ValueError('a hub of type "embedded" has no options')
+        for name, value in self.options.items():
+            if name.endswith("_file") and (reason := why_no_path(value)):
+                raise Misplaced(reason, ("options", name))
         return self
 
     def __eq__(self, other: object) -> bool:

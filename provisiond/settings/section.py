@@ -11,13 +11,17 @@ def name_in_file(field_name: str) -> str:
     return field_name.removesuffix("_bytes").removesuffix("_s")
 
 
-def _refuse_no_path(text: Any) -> Any:
-    # An empty one would be the directory of the file.
-    if text == "":
-        raise ValueError("the path is empty; leave the key out for its default")
-    if isinstance(text, str) and "\0" in text:
-        raise ValueError("a path holds no NUL")
-    return text
+def why_no_path(value: Any) -> str | None:
+    """Why a text cannot be the path of a file; None when it can, or is no text."""
+    if value == "":  # which would be the directory of the configuration
+        return "the path is empty; leave the key out for its default"
+    return "a path holds no NUL" if isinstance(value, str) and "\0" in value else None
+
+
+def _refuse_no_path(value: Any) -> Any:
+    if reason := why_no_path(value):
+        raise ValueError(reason)
+    return value
 
 
 def _absolute(path: Path, info: ValidationInfo) -> Path:

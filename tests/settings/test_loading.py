@@ -228,6 +228,10 @@ def test_the_example_cut_short_at_any_byte_is_refused(write):
         ),
         ("\nhubs = []\n", ":3: hubs: there must be at least one [[hubs]]"),
         ('[service]\nstate_dir = ""\n', ":3: service.state_dir: the path is empty; leave the key out for its default"),
+        (
+            '[[hubs]]\nname = "a"\nhost = "h"\ntype = "mosquitto"\n[hubs.options]\npassword_file = ""\n',
+            ":7: hubs[0].options.password_file: the path is empty",
+        ),
         ('[ca]\ndir = "a\\u0000b"\n', ":3: ca.dir: a path holds no NUL"),
         ('[attestation.x509]\ncrl_files = ["a.crl", ""]\n', ":3: attestation.x509.crl_files[1]: the path is empty"),
         (
