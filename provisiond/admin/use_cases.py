@@ -234,15 +234,19 @@ class Admin:
             limit: records.
             enrollment_id: only what this enrollment group let in.
             status: only those.
-            hub: only those on this hub, by name.
+            hub: only those on this hub, by name or host; it need not be in the configuration any more.
         """
         return await self._store.list_registrations(
             after_key=after.lower(),
             limit=min(limit, PAGE_MAX),
             enrollment_id=enrollment_id,
             status=status,
-            hub=hub,
+            hub=None if hub is None else self._hub_name(hub),
         )
+
+    def _hub_name(self, label: str) -> str:
+        names = [hub.name for hub in self._hubs if label.lower() in (hub.name.lower(), hub.host.lower())]
+        return names[0] if names else label
 
     async def delete_registration(self, registration_id: str, *, if_match: str | None = None) -> None:
         """Remove the record: the device's next registration is its first.

@@ -16,7 +16,7 @@ def test_registrations_are_listed_shown_and_deleted(gateway):
     assert ids() == ["Device-1", "Device-2"]
     assert ids("--enrollment-id", "LINE-4") == ["Device-1"]
     assert ids("--status", "failed") == ["Device-2"]
-    assert ids("--hub", "local") == ["Device-1"]
+    assert ids("--hub", "local") == ids("--hub", "LOCAL") == ids("--hub", "localhost") == ["Device-1"]
     assert ids("--after", "device-1") == ["Device-2"]
     assert "add --after Device-1" in gateway("registration", "list", "--top", "1").stderr
     assert gateway("registration", "show", "device-1").json["assignedHub"] == "gateway.local"
