@@ -29,6 +29,13 @@ class Fleet:
     unknown: dict[str, Any]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Waiting for the port that only one module at a time may have is not the test's own time."""
+    for item in items:
+        if "sdk_port" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.timeout(func_only=True))
+
+
 @pytest.fixture(scope="module")
 def sdk_port() -> Iterator[int]:
     """The port of the Python SDK; nobody else on this machine tests on it meanwhile."""

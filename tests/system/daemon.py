@@ -117,9 +117,11 @@ class Daemon:
         self._reader.start()
 
     def __enter__(self) -> Self:
-        if not (self._ready.wait(READY_TIMEOUT_S) and self.ready_line):
+        try:
+            assert self._ready.wait(READY_TIMEOUT_S) and self.ready_line, f"the daemon is not ready:\n{self.text_log}"
+        except BaseException:  # the end of the test's time too: who has its port else, has it for ever
             self.kill()
-            raise AssertionError(f"the daemon is not ready:\n{self.text_log}")
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
