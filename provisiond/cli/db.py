@@ -84,8 +84,8 @@ def restore(
         )
     confirm(f"Replace {target} by {file}?", yes=yes)
     make_private_directory(target.parent)
-    restore_backup(file, target)
-    note(f"{target}: restored from {file}; what was there is {target.name}.before-restore")
+    kept = restore_backup(file, target)
+    note(f"{target}: restored from {file}" + (f"; what was there is {kept.name}" if kept else ""))
     asyncio.run(_record_restore(settings, file, undone))
     suggest(f"{command(config)} db check, then {start_command(config)}")
 

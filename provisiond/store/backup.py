@@ -6,7 +6,7 @@ A live file is never copied as a file: the newest commits are in the write-ahead
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 from typing import Final
 
@@ -55,10 +55,14 @@ def back_up(database: Path, target: Path) -> None:
         raise unavailable(error) from error
 
 
-def restore_backup(source: Path, target: Path) -> None:
+def restore_backup(source: Path, target: Path) -> Path | None:
     """Put a backup in the database's place; the daemon must not be running. What was there is kept beside it.
 
-    The database that was there becomes `provisiond.db.before-restore`.
+    The database that was there becomes `provisiond.db.before-restore`, or `….before-restore-2` and so on when an
+    earlier restore has kept one: the wrong backup, restored twice, must not cost what was there at first.
+
+    Returns:
+        What was there; None when nothing was.
 
     Raises:
         SchemaTooNew: the backup was written by a newer provisiond.
@@ -67,9 +71,10 @@ def restore_backup(source: Path, target: Path) -> None:
     try:
         with _sound_backup(source) as backup, written_beside(target, for_service=True) as part:
             _copy(backup, part)
-            _set_aside(target)
+            kept = _set_aside(target)
     except (sqlite3.Error, OSError) as error:
         raise unavailable(error) from error
+    return kept
 
 
 def problems(connection: sqlite3.Connection) -> tuple[str, ...]:
@@ -212,25 +217,35 @@ def _require_sound(backup: sqlite3.Connection, source: Path) -> None:
         raise StoreUnavailable(f"{source} is damaged and was not restored: {found[0]}")
 
 
-def _set_aside(target: Path) -> None:
+def _set_aside(target: Path) -> Path | None:
     """Keep the present database under another name, with nothing left in its log.
 
     Raises:
         StoreUnavailable: a process has it open.
     """
     if not target.exists():
-        return
+        return None
     try:
         with closing(connect_here(target, read_only=False, busy_timeout_s=_IN_USE_TIMEOUT_S)) as connection:
             connection.execute("PRAGMA journal_mode=DELETE")  # takes its log in, and fails while others have it open
     except sqlite3.Error as error:
         if primary_code(error) not in FATAL_CODES:
             raise StoreUnavailable(f"{target} is in use; stop the daemon first ({error})") from error
-    kept = target.with_name(f"{target.name}.before-restore")
-    kept.unlink(missing_ok=True)
+    kept = _name_for_former(target)
     kept.hardlink_to(target)
     for suffix in ("-wal", "-shm"):  # a damaged database's log must not be played into the restored one
         target.with_name(target.name + suffix).unlink(missing_ok=True)
+    return kept
+
+
+def _name_for_former(target: Path) -> Path:
+    for number in count(1):
+        kept = target.with_name(f"{target.name}.before-restore" + (f"-{number}" if number > 1 else ""))
+        if kept.exists() and kept.samefile(target):  # of a restore that was killed before it was done
+            kept.unlink()
+        if not kept.exists():
+            break
+    return kept
 
 
 def _copy(connection: sqlite3.Connection, path: Path) -> None:

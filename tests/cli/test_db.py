@@ -70,3 +70,25 @@ def test_a_backup_does_not_go_to_stdout(gateway, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert "name a file" in gateway("db", "backup", "-", expect=2).stderr
     assert list(tmp_path.glob("-")) == []
+
+
+def test_a_second_restore_keeps_what_the_first_one_has_put_aside(gateway, tmp_path):
+    gateway("enrollment", "create", "a", "--attestation-type", "symmetricKey")
+    gateway("db", "backup", tmp_path / "backup.db")
+    gateway("enrollment", "create", "b", "--attestation-type", "symmetricKey")
+    first = gateway("db", "restore", tmp_path / "backup.db", "--yes", "--accept-unrevoke")
+    second = gateway("db", "restore", tmp_path / "backup.db", "--yes", "--accept-unrevoke")
+    assert "what was there is provisiond.db.before-restore\n" in first.stderr
+    assert "what was there is provisiond.db.before-restore-2\n" in second.stderr
+    kept = gateway.directory / "state/provisiond.db.before-restore"
+    gateway("db", "restore", kept, "--yes", "--accept-unrevoke")
+    gateway("enrollment", "show", "b")
+
+
+def test_where_no_database_was_none_is_said_to_be_kept(gateway, tmp_path):
+    gateway("enrollment", "create", "a", "--attestation-type", "symmetricKey")
+    gateway("db", "backup", tmp_path / "backup.db")
+    (gateway.directory / "state/provisiond.db").unlink()
+    ended = gateway("db", "restore", tmp_path / "backup.db", "--yes", "--accept-unrevoke")
+    assert "what was there" not in ended.stderr
+    gateway("enrollment", "show", "a")
