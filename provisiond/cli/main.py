@@ -65,7 +65,8 @@ class _Provisiond(TyperGroup):
 
 
 _Config = Annotated[
-    Path | None, typer.Option("--config", "-c", metavar="FILE", help="Configuration file.", show_default=False)
+    Path | None,
+    typer.Option("--config", "-c", metavar="FILE", readable=False, help="Configuration file.", show_default=False),
 ]
 
 app = typer.Typer(

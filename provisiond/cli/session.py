@@ -40,6 +40,7 @@ Config = Annotated[
         "--config",
         "-c",
         metavar="FILE",
+        readable=False,  # `load_settings` says why it cannot be read, with the exit code for it
         help="Configuration file; else $PROVISIOND_CONFIG, ./provisiond.toml, /etc/provisiond/provisiond.toml.",
         callback=_prefer_nearest,
         show_default=False,

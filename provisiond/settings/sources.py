@@ -50,8 +50,15 @@ def find_file(explicit: Path | None, environment: Mapping[str, str]) -> Path | N
     """The configuration file: `explicit`, else `$PROVISIOND_CONFIG`, else the first of `SEARCHED_FILES` that exists.
 
     Raises:
-        ConfigurationError: a file that was asked for does not exist, or is a directory.
+        ConfigurationError: a file that was asked for does not exist, or is a directory; or this user may not look.
     """
+    try:
+        return _find_file(explicit, environment)
+    except OSError as error:
+        raise ConfigurationError(f"{error.filename}: cannot be read: {error.strerror}") from error
+
+
+def _find_file(explicit: Path | None, environment: Mapping[str, str]) -> Path | None:
     named = explicit or (Path(environment[FILE_VARIABLE]) if environment.get(FILE_VARIABLE) else None)
     if named is None:
         return next((file.absolute() for file in SEARCHED_FILES if file.is_file()), None)

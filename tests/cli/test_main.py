@@ -206,3 +206,19 @@ def test_who_may_not_enter_the_state_directory_is_told_who_may(gateway, command)
         f"error: the database {state}/provisiond.db cannot be opened: Permission denied; "
         "be root, or the user that the service runs as (sudo -u USER provisiond …)\n"
     )
+
+
+@pytest.mark.parametrize("closed", ["file", "directory"])
+@pytest.mark.parametrize("named", ["-c", "PROVISIOND_CONFIG"])
+def test_a_configuration_that_may_not_be_read_cannot_be_used(gateway, closed, named):
+    unprivileged = "setpriv --bounding-set=-dac_override,-dac_read_search" if os.geteuid() == 0 else ""
+    path = gateway.config if closed == "file" else gateway.directory
+    mode = path.stat().st_mode
+    given = f"$PROVISIOND -c {gateway.config}" if named == "-c" else f"env {named}={gateway.config} $PROVISIOND"
+    path.chmod(0o000)
+    try:
+        ended = run(f"{unprivileged} {given} config check", capture_output=True, text=True)
+    finally:
+        path.chmod(mode)
+    assert ended.returncode == 78
+    assert ended.stderr == f"error: {gateway.config}: cannot be read: Permission denied\n"
