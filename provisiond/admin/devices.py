@@ -89,7 +89,7 @@ class Devices:
     # --- taking access away -------------------------------------------------------------------------------------------
 
     async def disable(self, device_id: str) -> Revocation:
-        """Take a device's access away: its individual enrollment is disabled; a member of a group gets a disabled one.
+        """Take a device's access away: its individual enrollment is disabled; any other device gets a disabled one.
 
         Raises:
             RecordNotFound: there is no such device.
@@ -136,6 +136,8 @@ class Devices:
         if enrollment is not None and enrollment.kind is EnrollmentKind.INDIVIDUAL and not _blocks(enrollment):
             await self._admin.delete_enrollment(EnrollmentKind.INDIVIDUAL, enrollment.id, if_match=enrollment.etag)
             done = [Check("enrollment", True, f"individual enrollment {enrollment.id} is deleted")]
+        elif enrollment is None and device.registration.enrollment_kind is EnrollmentKind.INDIVIDUAL:
+            done = [Check("enrollment", True, f"enrollment {device.registration.enrollment_id} was gone already")]
         else:
             done = [await self._block(device)]
         retirement = await self._retire(device, RetirementAction.DELETE)
@@ -148,7 +150,7 @@ class Devices:
 
         Raises:
             RecordNotFound: there is no such device.
-            InvalidArgument: its enrollment is gone, or its whole group is disabled.
+            InvalidArgument: its enrollment is gone and it was not disabled, or its whole group is disabled.
             EtagMismatch: somebody else changed it at the same time.
         """
         device = await self.get_device(device_id)
@@ -182,10 +184,9 @@ class Devices:
     # --- steps --------------------------------------------------------------------------------------------------------
 
     async def _block(self, device: DeviceRecord) -> Check:
+        """Also where what let it in is gone: another group may vouch for it as well, now or later."""
         enrollment, registration = device.enrollment, device.registration
-        if enrollment is None:
-            return Check("enrollment", True, f"enrollment {registration.enrollment_id} was gone already")
-        if enrollment.kind is EnrollmentKind.INDIVIDUAL:
+        if enrollment is not None and enrollment.kind is EnrollmentKind.INDIVIDUAL:
             if enrollment.enabled:
                 await self._admin.set_provisioning_status(
                     enrollment.kind, enrollment.id, ProvisioningStatus.DISABLED, if_match=enrollment.etag
@@ -198,11 +199,14 @@ class Devices:
             # Nobody knows these keys: it is there to be disabled.
             attestation=SymmetricKeyMaterial(primary_key=b"", secondary_key=b""),
             provisioning_status=ProvisioningStatus.DISABLED,
-            device_information={_BLOCK: enrollment.id},
+            device_information={_BLOCK: registration.enrollment_id},
             created_at=now,
             updated_at=now,
         )
         await self._admin.create_enrollment(block)
+        if enrollment is None:
+            gone = f"enrollment {registration.enrollment_id} was gone already"
+            return Check("enrollment", True, f"{gone}; a disabled individual enrollment keeps {block.id} out")
         finding = f"a disabled individual enrollment takes {block.id} out of enrollment group {enrollment.id}"
         return Check("enrollment", True, finding, "DPS: a disabled match ends the search")
 
@@ -242,7 +246,9 @@ class Devices:
     ) -> Revocation:
         registration, enrollment = device.registration, device.enrollment
         if enrollment is not None and _blocks(enrollment):  # disabled before; what it signs with is its group's
-            enrollment = await self._store.get_enrollment(EnrollmentKind.GROUP, registration.enrollment_id.lower())
+            by_group = registration.enrollment_kind is EnrollmentKind.GROUP
+            key = registration.enrollment_id.lower()
+            enrollment = await self._store.get_enrollment(EnrollmentKind.GROUP, key) if by_group else None
         keys = () if enrollment is None else device_keys(registration, enrollment)
         return Revocation(event=event, device=device, keys=keys, done=tuple(done), retirement=retirement)
 

@@ -128,6 +128,19 @@ async def test_disabling_a_member_of_a_group_takes_it_alone_out_of_the_group(dev
     assert again.keys == derived, "a block has keys of its own, which prove nothing"
 
 
+@pytest.mark.parametrize("enrolled_by", [group("keys"), individual("Dev-1")], ids=["group", "individual"])
+async def test_a_device_whose_enrollment_is_gone_is_kept_out_of_every_group(devices, enroll, admin, enrolled_by):
+    await enroll(enrolled_by, "Dev-1")
+    await admin.delete_enrollment(enrolled_by.kind, enrolled_by.id)
+    for _ in range(2):
+        receipt = await devices.prove(await devices.disable("Dev-1"), Probe())
+        assert receipt.outcome == JUDGED
+        assert await individual_status(admin, "Dev-1") is ProvisioningStatus.DISABLED
+    await devices.enable("Dev-1")
+    with pytest.raises(RecordNotFound):
+        await individual_status(admin, "Dev-1")
+
+
 async def test_a_certificate_cannot_be_tried_and_is_judged(devices, enroll):
     pinned = make_leaf("Dev-1")
     await enroll(individual("Dev-1", certificates(pinned)))
@@ -222,6 +235,18 @@ async def test_a_deleted_tpm_that_may_take_another_id_of_its_group_is_not_proved
     receipt = await devices.prove(await devices.delete("Dev-1"), Probe())
     assert receipt.outcome == expected
     assert ((b"h" * 32).hex() in receipt.reason) is (expected == NOT_PROVED)
+
+
+async def test_a_device_that_is_deleted_after_its_enrollment_leaves_none_and_after_its_group_does(
+    devices, enroll, admin
+):
+    for enrolled_by, registration_id in ((individual("Dev-1"), "Dev-1"), (group("keys"), "Dev-2")):
+        await enroll(enrolled_by, registration_id)
+        await admin.delete_enrollment(enrolled_by.kind, enrolled_by.id)
+        await devices.delete(registration_id)
+    with pytest.raises(RecordNotFound):
+        await individual_status(admin, "Dev-1")
+    assert await individual_status(admin, "Dev-2") is ProvisioningStatus.DISABLED
 
 
 async def test_what_a_device_has_left_elsewhere_is_shown_and_goes_when_it_is_revoked(devices, enroll, store, clock):
