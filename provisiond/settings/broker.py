@@ -17,7 +17,10 @@ class Listener(Section):
     """One address where devices connect."""
 
     name: Name = Field(description="Name in logs and metrics.")
-    bind: Bind = Field(description="HOST:PORT. Without TLS only a loopback host; Azure's SDKs need port 8883.")
+    bind: Bind = Field(
+        description="HOST:PORT. Without TLS only a loopback host; Azure's SDKs need port 8883. 0.0.0.0 is IPv4 alone "
+        "and [::] IPv6 alone: a listener each for both."
+    )
     tls: bool = Field(default=False, description="TLS 1.2 and 1.3.")
     cert_file: FilePath | None = Field(
         default=None, description="Server certificate and chain, PEM, the server's first."
