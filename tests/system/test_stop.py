@@ -18,6 +18,7 @@ from tests.system.daemon import ID_SCOPE, STOP_TIMEOUT_S, Daemon, Service
 from tests.system.test_crash import expect
 
 IN_TIME_S = 60
+STOP_MAX_S = 10  # what is promised; the rest is the patience of tests
 
 
 @pytest.fixture
@@ -90,6 +91,6 @@ async def test_a_registration_in_flight_is_stored_and_answered(
             topic, _, payload = packets.split_publish(await expect(reader, buffer, packets.PUBLISH))
         assert topic.startswith("$dps/registrations/res/200/"), payload
         assert await asyncio.to_thread(daemon.process.wait, STOP_TIMEOUT_S) == 0
-        assert time.monotonic() - told_at < STOP_TIMEOUT_S
+        assert time.monotonic() - told_at < STOP_MAX_S
     assert service.command("registration", "show", "pump-1")["status"] == "assigned"
     assert service.command("audit", "verify")["ok"]
